@@ -1,0 +1,53 @@
+"""Named errors. Each message says: name, value, rule, way out."""
+
+
+class HistoError(Exception):
+    """Something a user can put right; the command line prints it and exits with `exit_code`."""
+
+    exit_code = 1
+
+
+class SpecError(HistoError, ValueError):
+    """A parameter lies outside its rule, or parameters contradict one another."""
+
+
+class SlideError(HistoError):
+    """A slide is missing, does not open or cannot be read."""
+
+
+class MppError(SlideError):
+    """A slide's microns per pixel are missing, absurd or do not allow what was asked."""
+
+
+class NoTissueError(SlideError):
+    """No tissue, or no tile with enough of it, was found on a slide."""
+
+
+class TableError(HistoError):
+    """A table breaks its column contract, or is empty where rows are needed."""
+
+
+class DatasetError(HistoError):
+    """Labelled data cannot be split, balanced or learnt from as they are."""
+
+
+class BundleError(HistoError):
+    """A model bundle is missing, damaged, or does not fit what it is asked to classify."""
+
+
+class GateFailed(HistoError):
+    """A candidate model did not pass its gate: collect more data, train again."""
+
+    exit_code = 3
+
+
+class CatalogError(HistoError):
+    """The catalogue lacks something, or already has it."""
+
+
+class NotebookError(HistoError):
+    """A notebook cannot be run as asked, or failed while it ran."""
+
+
+class StorageError(HistoError):
+    """A file could not be written: no space, no permission."""

@@ -1,0 +1,89 @@
+"""The one folder all state lives in: `HISTO_HOME`."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from platformdirs import user_data_path
+
+from histo_nb.catalog import Catalog
+from histo_nb.files import storage_errors
+
+FOLDERS = (
+    "slides quarantine identity truth masks tiles datasets models results runs".split()
+)
+
+
+@dataclass(frozen=True)
+class Home:
+    """Paths of one `HISTO_HOME` and its catalogue.
+
+    `slides` scans · `quarantine` refused files · `identity` label and macro images, shown to
+    nobody · `truth` outlines of virtual slides · `masks` · `tiles` · `datasets` · `models` ·
+    `results` · `runs` executed notebooks.
+    """
+
+    root: Path
+
+    @property
+    def slides(self) -> Path:
+        return self.root / "slides"
+
+    @property
+    def quarantine(self) -> Path:
+        return self.root / "quarantine"
+
+    @property
+    def identity(self) -> Path:
+        return self.root / "identity"
+
+    @property
+    def truth(self) -> Path:
+        return self.root / "truth"
+
+    @property
+    def masks(self) -> Path:
+        return self.root / "masks"
+
+    @property
+    def tiles(self) -> Path:
+        return self.root / "tiles"
+
+    @property
+    def datasets(self) -> Path:
+        return self.root / "datasets"
+
+    @property
+    def models(self) -> Path:
+        return self.root / "models"
+
+    @property
+    def results(self) -> Path:
+        return self.root / "results"
+
+    @property
+    def runs(self) -> Path:
+        return self.root / "runs"
+
+    @property
+    def catalog(self) -> Catalog:
+        """The catalogue: `HISTO_DATABASE_URL`, or an SQLite file in this folder."""
+        url = os.environ.get("HISTO_DATABASE_URL") or f"sqlite:///{self.root / 'catalog.sqlite'}"
+        return Catalog(url)
+
+
+def open_home(root: Path | str | None = None) -> Home:
+    """Return the home at `root`, else `HISTO_HOME`, else the platform's data folder; make it.
+
+    Raises
+    ------
+    StorageError
+        The folder cannot be made.
+    """
+    root = root or os.environ.get("HISTO_HOME") or user_data_path("histo_nb")
+    home = Home(Path(root).expanduser().absolute())
+    for name in FOLDERS:
+        with storage_errors(home.root):
+            (home.root / name).mkdir(parents=True, exist_ok=True)
+    home.identity.chmod(0o700)
+    return home

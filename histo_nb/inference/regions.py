@@ -1,0 +1,76 @@
+"""Tile probabilities → heatmap → connected abnormal regions. Loads no torch."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import shapely
+from scipy import ndimage
+
+from histo_nb.annotations import Annotation
+
+
+@dataclass(frozen=True)
+class Heatmap:
+    """Probabilities on the tile grid and where the grid lies on the slide.
+
+    Cell `[row, column]` starts at level-0 `x + column * step, y + row * step`; it is drawn `step`
+    wide. NaN = no tile there.
+    """
+
+    values: np.ndarray  # float32 (rows, columns), 0–1
+    x: int  # level-0 px
+    y: int
+    step: int  # level-0 px between cells
+
+
+def make_heatmap(predictions: pd.DataFrame, column: str | pd.Series) -> Heatmap:
+    """Lay one column of a prediction table, or a series along it, out on the tile grid.
+
+    Overlapping tiles (stride < size) give one cell a stride.
+    """
+    values = predictions[column] if isinstance(column, str) else column
+    x, y = predictions.x.to_numpy(), predictions.y.to_numpy()
+    step = _step(x, y, int(predictions.size_l0.iloc[0]))
+    columns, rows = (x - x.min()) // step, (y - y.min()) // step
+    grid = np.full((int(rows.max()) + 1, int(columns.max()) + 1), np.nan, np.float32)
+    grid[rows, columns] = values.to_numpy(np.float32)
+    return Heatmap(grid, int(x.min()), int(y.min()), step)
+
+
+def find_regions(
+    predictions: pd.DataFrame, *, normal_class: str, slide_mpp: float
+) -> list[Annotation]:
+    """Find connected tiles predicted as the same abnormal class; the largest region first.
+
+    Tiles are connected over sides and corners. Measurements: `area_mm2` (tissue share counted),
+    `probability` (mean over the region's tiles), `n_tiles`.
+    """
+    regions = []
+    tile_mm2 = (predictions.size_l0 * slide_mpp / 1000) ** 2 * predictions.tissue
+    for label in sorted(set(predictions.prediction) - {normal_class}):
+        chosen = predictions.prediction == label
+        heatmap = make_heatmap(predictions, chosen.astype(float))
+        parts, _ = ndimage.label(heatmap.values == 1, structure=np.ones((3, 3)))
+        rows = (predictions.y - heatmap.y) // heatmap.step
+        columns = (predictions.x - heatmap.x) // heatmap.step
+        part = pd.Series(parts[rows, columns], index=predictions.index)
+        for _, tiles in predictions[chosen].groupby(part[chosen]):
+            regions.append(_region(tiles, label, float(tile_mm2[tiles.index].sum())))
+    return sorted(regions, key=lambda region: -region.measurements["area_mm2"])
+
+
+def _region(tiles: pd.DataFrame, label: str, area_mm2: float) -> Annotation:
+    squares = shapely.box(tiles.x, tiles.y, tiles.x + tiles.size_l0, tiles.y + tiles.size_l0)
+    measurements = {
+        "area_mm2": area_mm2,
+        "probability": float(tiles[f"prob_{label}"].mean()),
+        "n_tiles": len(tiles),
+    }
+    return Annotation(shapely.union_all(squares), label, measurements)
+
+
+def _step(x: np.ndarray, y: np.ndarray, size: int) -> int:
+    gaps = [np.diff(np.unique(axis)) for axis in (x, y)]
+    gaps = [axis.min() for axis in gaps if axis.size]
+    return int(min(gaps)) if gaps else size

@@ -1,0 +1,109 @@
+"""What the analysis of one slide says, and its folder on disk. Loads no torch."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from histo_nb.annotations import Annotation, read_geojson, write_geojson
+from histo_nb.errors import CatalogError
+from histo_nb.files import write_json, writing_folder
+from histo_nb.home import Home
+from histo_nb.tables import PREDICTIONS, read_table, write_table
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlideResult:
+    """The answer for one slide, with what it was made from.
+
+    `predictions` has one row a tile with `prob_<class>` columns (0–1) and `prediction`; `regions`
+    are the abnormal areas (level-0 px), the largest first, with the measurements `area_mm2`,
+    `probability` (mean of the class, 0–1) and `n_tiles`.
+    """
+
+    slide_id: str
+    model_id: str
+    classes: list[str]
+    normal_class: str
+    slide_class: str
+    confidence: float  # 0–1, what it means stands in `rule`
+    abnormal_fraction: float  # of the classified tissue, 0–1
+    class_fractions: dict[str, float]  # tissue share of each class, sum 1
+    rule: str  # how slide_class follows from the tiles, in words
+    tissue_mm2: float
+    gate_passed: bool  # False: the model is in production by a person's decision only
+    n_failures: int  # tiles that could not be read
+    seconds: float
+    predictions: pd.DataFrame
+    regions: list[Annotation]
+
+    @property
+    def n_tiles(self) -> int:
+        return len(self.predictions)
+
+
+def result_folder(home: Home, slide_id: str, model_id: str) -> Path:
+    """Return the folder of one slide's result by one model."""
+    return home.results / slide_id / model_id
+
+
+def write_result(result: SlideResult, home: Home, *, failures: pd.DataFrame) -> Path:
+    """Write a result's folder, replacing an earlier one, file it in the catalogue; return it."""
+    folder = result_folder(home, result.slide_id, result.model_id)
+    facts = asdict(result)
+    del facts["predictions"], facts["regions"]
+    retired = folder.with_name(f".{folder.name}-old")
+    with writing_folder(folder.with_name(f".{folder.name}-new")) as temporary:
+        write_table(result.predictions, temporary / "predictions.parquet", PREDICTIONS)
+        write_geojson(result.regions, temporary / "regions.geojson")
+        failures.to_csv(temporary / "failures.csv", index=False)
+        write_json(temporary / "result.json", facts)
+    _swap(folder.with_name(f".{folder.name}-new"), folder, retired)
+    home.catalog.put_result(
+        {
+            "slide_id": result.slide_id,
+            "model_id": result.model_id,
+            "slide_class": result.slide_class,
+            "confidence": result.confidence,
+            "abnormal_fraction": result.abnormal_fraction,
+            "n_tiles": result.n_tiles,
+            "n_regions": len(result.regions),
+            "n_failures": result.n_failures,
+            "result_path": str(folder),
+        }
+    )
+    return folder
+
+
+def read_result(folder: Path | str) -> SlideResult:
+    """Read the result in a folder written by `write_result`.
+
+    Raises
+    ------
+    CatalogError
+        The folder holds no whole result.
+    """
+    folder = Path(folder)
+    try:
+        facts: dict[str, Any] = json.loads((folder / "result.json").read_text())
+    except (OSError, ValueError) as error:
+        raise CatalogError(
+            f"{folder} holds no result ({error}); analyse the slide again with `histo-nb analyse`"
+        ) from error
+    return SlideResult(
+        **facts,
+        predictions=read_table(folder / "predictions.parquet", PREDICTIONS),
+        regions=read_geojson(folder / "regions.geojson"),
+    )
+
+
+def _swap(new: Path, folder: Path, retired: Path) -> None:
+    if folder.exists():
+        folder.rename(retired)
+    new.rename(folder)
+    if retired.exists():
+        for file in retired.iterdir():
+            file.unlink()
+        retired.rmdir()

@@ -1,0 +1,162 @@
+"""Column contracts of the tables that flow between rooms, and their Parquet files.
+
+A contract is an Arrow schema: names, types, and which columns may be unknown (null). Tables are
+pandas in memory; `check_table` brings one to its contract or raises. A table may carry more
+columns than its contract names (`prob_<class>`, say); these pass unchanged.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from histo_nb.errors import TableError
+from histo_nb.files import writing
+
+SPLITS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True)
+class Contract:
+    """The columns a table must have, and the values some of them may take."""
+
+    name: str
+    schema: pa.Schema
+    key: tuple[str, ...]  # columns that together name a row once
+    allowed: Mapping[str, tuple[str, ...]]
+
+    @property
+    def columns(self) -> list[str]:
+        return list(self.schema.names)
+
+
+def _contract(
+    name: str,
+    fields: Iterable[tuple[str, pa.DataType, bool]],
+    *,
+    key: tuple[str, ...],
+    allowed: Mapping[str, tuple[str, ...]] | None = None,
+) -> Contract:
+    schema = pa.schema([pa.field(n, kind, nullable=null) for n, kind, null in fields])
+    return Contract(name, schema, key, allowed or {})
+
+
+_TILE = [
+    ("tile_id", pa.string(), False),
+    ("slide_id", pa.string(), False),
+    ("patient_id", pa.string(), True),  # pseudonym; null = unknown
+    ("slide_path", pa.string(), False),
+    ("slide_mpp", pa.float64(), False),  # µm/px of level 0
+    ("x", pa.int64(), False),  # level-0 px, top-left
+    ("y", pa.int64(), False),
+    ("size_l0", pa.int64(), False),  # level-0 px covered
+    ("level", pa.int64(), False),  # level that is read
+    ("read_size", pa.int64(), False),  # px at that level
+    ("tile_size", pa.int64(), False),  # px at mpp
+    ("mpp", pa.float64(), False),  # µm/px asked
+    ("effective_mpp", pa.float64(), False),  # µm/px got
+    ("tissue", pa.float64(), False),  # share of the tile that is tissue, 0–1
+]
+_LABEL = [
+    ("label", pa.string(), True),  # null = unlabelled
+    ("label_fraction", pa.float64(), True),  # share of the tile that its class covers
+    ("label_source", pa.string(), True),  # the file or board the label came from
+    ("labelled_by", pa.string(), True),
+    ("labelled_at", pa.string(), True),  # ISO 8601, UTC
+]
+_TRAINING = [
+    ("split", pa.string(), False),
+    ("parent_id", pa.string(), True),  # null = an original tile
+    ("angle", pa.float64(), False),  # degrees counter-clockwise
+    ("flip", pa.bool_(), False),  # left–right, before the rotation
+]
+
+TILES = _contract("tiles", _TILE, key=("tile_id",))
+LABELLED_TILES = _contract("labelled tiles", _TILE + _LABEL, key=("tile_id",))
+TRAINING_TILES = _contract(
+    "training tiles", _TILE + _LABEL + _TRAINING, key=("tile_id",), allowed={"split": SPLITS}
+)
+PREDICTIONS = _contract(
+    "predictions", [*_TILE, ("prediction", pa.string(), False)], key=("tile_id",)
+)
+CONTRACTS = {c.name: c for c in (TILES, LABELLED_TILES, TRAINING_TILES, PREDICTIONS)}
+
+
+def check_table(table: pd.DataFrame, contract: Contract, *, empty_ok: bool = False) -> pd.DataFrame:
+    """Return `table` with its contract's columns first and in their types.
+
+    Raises
+    ------
+    TableError
+        A column is missing, has another type or a null it must not have, a key stands twice, a
+        value is not allowed, or there is no row at all (unless `empty_ok`).
+    """
+    missing = [name for name in contract.columns if name not in table.columns]
+    if missing:
+        raise TableError(
+            f"the table of {contract.name} lacks the columns {', '.join(missing)}; "
+            "make it again with the step before this one"
+        )
+    if table.empty and not empty_ok:
+        raise TableError(f"the table of {contract.name} is empty; the step before found no rows")
+    table = table.reset_index(drop=True)
+    checked = pd.DataFrame({field.name: _column(table, field, contract) for field in contract.schema})
+    for name, values in contract.allowed.items():
+        wrong = set(checked[name].dropna()) - set(values)
+        if wrong:
+            raise TableError(f"{contract.name}.{name} holds {sorted(wrong)}; allowed: {list(values)}")
+    twice = checked.duplicated(list(contract.key))
+    if twice.any():
+        first = checked.loc[twice, list(contract.key)].iloc[0].tolist()
+        raise TableError(f"{twice.sum()} rows of {contract.name} repeat their key, first {first}")
+    extra = [name for name in table.columns if name not in contract.columns]
+    return pd.concat([checked, table[extra]], axis=1) if extra else checked
+
+
+def _column(table: pd.DataFrame, field: pa.Field, contract: Contract) -> pd.Series:
+    try:
+        values = pa.Array.from_pandas(table[field.name], type=field.type)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+        raise TableError(
+            f"{contract.name}.{field.name} must be {field.type}: {str(error).splitlines()[0]}"
+        ) from error
+    if values.null_count and not field.nullable:
+        raise TableError(f"{values.null_count} rows of {contract.name}.{field.name} are empty")
+    if pa.types.is_string(field.type):
+        return pd.Series(values.to_pylist(), dtype=object)
+    return values.to_pandas()
+
+
+def write_table(table: pd.DataFrame, path: Path, contract: Contract) -> Path:
+    """Write a table that meets its contract as Parquet, atomically, and return the path."""
+    checked = check_table(table, contract, empty_ok=True)
+    arrow = pa.Table.from_pandas(checked, preserve_index=False)
+    for field in contract.schema:
+        index = arrow.schema.get_field_index(field.name)
+        arrow = arrow.set_column(index, field, arrow.column(index).cast(field.type))
+    arrow = arrow.replace_schema_metadata({"histo_nb.contract": contract.name})
+    with writing(Path(path)) as temporary:
+        pq.write_table(arrow, temporary, compression="zstd")
+    return Path(path)
+
+
+def read_table(path: Path, contract: Contract, *, empty_ok: bool = False) -> pd.DataFrame:
+    """Read a Parquet table and check it against its contract.
+
+    Raises
+    ------
+    TableError
+        The file is missing, is not Parquet, or breaks the contract.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise TableError(f"{path} does not exist; make it with the step before this one")
+    try:
+        table = pq.read_table(path).to_pandas()
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise TableError(f"{path} is not a Parquet table ({reason}); make it again") from error
+    return check_table(table, contract, empty_ok=empty_ok)

@@ -49,7 +49,7 @@ def read_geojson(path: Path) -> list[Annotation]:
         The file is missing or no GeoJSON, or an outline has no class or is not a valid polygon.
     """
     try:
-        content = json.loads(Path(path).read_text())
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise TableError(f"{path} is not a GeoJSON file: {error}") from error
     features = content.get("features") if isinstance(content, dict) else content
@@ -63,10 +63,20 @@ def _annotation(feature: Any, where: str) -> Annotation:
         outline = shape(feature["geometry"])
         properties = feature["properties"]
         label = properties["classification"]["name"]
-    except (KeyError, TypeError, ValueError, AttributeError, shapely.errors.ShapelyError) as error:
+        measurements = properties.get("measurements") or {}
+        if isinstance(measurements, list):  # as QuPath wrote them before 0.4
+            measurements = {m["name"]: m["value"] for m in measurements}
+        measurements = dict(measurements)
+    except (
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        shapely.errors.ShapelyError,
+    ) as error:
         raise TableError(
             f"{where} has no polygon with a class ({error!r}); give each outline a class"
         ) from error
     if not isinstance(outline, Polygon | MultiPolygon) or outline.is_empty or not outline.is_valid:
         raise TableError(f"{where} is no valid polygon; redraw or remove it")
-    return Annotation(outline, str(label), dict(properties.get("measurements") or {}))
+    return Annotation(outline, str(label), measurements)

@@ -5,7 +5,9 @@ that names a person: `patient_id` is a pseudonym.
 """
 
 import getpass
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -72,15 +74,23 @@ EVENTS = sa.Table(
 
 
 def now() -> str:
-    """Return the time as ISO 8601 in UTC, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    """Return the time as ISO 8601 in UTC; text that sorts in the order of time."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def account() -> str:
+    """Return who is at work: the account's name, or its number where it has none."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):
+        return f"uid {os.getuid()}" if hasattr(os, "getuid") else "unknown"
 
 
 class Catalog:
-    """One catalogue; cheap to make, safe to share between threads and processes."""
+    """One catalogue; cheap to make, safe to use from many threads and processes at once."""
 
-    def __init__(self, url: str) -> None:
-        self.engine = _engine(url)
+    def __init__(self, url: str | sa.URL) -> None:
+        self.engine = _engine(url, os.getpid())
 
     def add_slide(self, row: Mapping[str, Any]) -> None:
         """Add one slide with the event of its arrival, or neither.
@@ -90,15 +100,11 @@ class Catalog:
         CatalogError
             The same bytes, or the same `slide_id`, are there already.
         """
-        row = {**row, "added_at": now()}
-        try:
-            with self.engine.begin() as connection:
-                connection.execute(SLIDES.insert(), row)
-                _note(connection, "slide added", row["slide_id"], row["source"])
-        except sa.exc.IntegrityError as error:
-            raise CatalogError(
-                f"slide {row['slide_id']} is in the catalogue already; it is not filed twice"
-            ) from error
+        slide_id = row["slide_id"]
+        clash = f"slide {slide_id} is in the catalogue already; it is not filed twice"
+        with self._writing(clash) as connection:
+            connection.execute(SLIDES.insert(), {**row, "added_at": now()})
+            _note(connection, "slide added", slide_id, row["source"])
 
     def find_hash(self, sha256: str) -> str | None:
         """Return the `slide_id` of the slide with these bytes, if there is one."""
@@ -116,31 +122,36 @@ class Catalog:
         """
         table = self._table(sa.select(SLIDES).order_by(SLIDES.c.added_at, SLIDES.c.slide_id))
         wanted = list(slide_ids)
-        missing = [name for name in wanted if name not in set(table.slide_id)]
+        known = set(table.slide_id)
+        missing = [name for name in wanted if name not in known]
         if missing:
-            raise CatalogError(
-                f"no slide {', '.join(missing)} in the catalogue; "
-                "see `histo-nb slides`, or add files with `histo-nb intake`"
-            )
+            raise _no_slide(*missing)
         if table.empty:
             raise CatalogError(
                 "the catalogue holds no slides; make some with `histo-nb scan`, "
                 "or add files with `histo-nb intake`"
             )
-        return table.set_index("slide_id", drop=False).loc[wanted] if wanted else table
+        if wanted:
+            table = table.set_index("slide_id", drop=False).loc[wanted]
+        return table.reset_index(drop=True)
 
     def slide(self, slide_id: str) -> dict[str, Any]:
-        """Return one slide's row."""
-        return self.slides([slide_id]).iloc[0].to_dict()
+        """Return one slide's row in plain Python types; None = unknown."""
+        query = sa.select(SLIDES).where(SLIDES.c.slide_id == slide_id)
+        with self._reading() as connection:
+            row = connection.execute(query).mappings().first()
+        if row is None:
+            raise _no_slide(slide_id)
+        return {str(name): value for name, value in row.items()}
 
     def put_result(self, row: Mapping[str, Any]) -> None:
         """Add one slide's result, or replace the one of the same slide and model."""
-        row = {**row, "analysed_at": now()}
-        same = (RESULTS.c.slide_id == row["slide_id"]) & (RESULTS.c.model_id == row["model_id"])
-        with self.engine.begin() as connection:
+        slide_id, model_id = row["slide_id"], row["model_id"]
+        same = (RESULTS.c.slide_id == slide_id) & (RESULTS.c.model_id == model_id)
+        with self._writing(str(_no_slide(slide_id))) as connection:
             connection.execute(RESULTS.delete().where(same))
-            connection.execute(RESULTS.insert(), row)
-            _note(connection, "slide analysed", row["slide_id"], row["model_id"])
+            connection.execute(RESULTS.insert(), {**row, "analysed_at": now()})
+            _note(connection, "slide analysed", slide_id, model_id)
 
     def results(self) -> pd.DataFrame:
         """Return the latest result of each slide, the most abnormal first."""
@@ -152,12 +163,12 @@ class Catalog:
 
     def add_run(self, row: Mapping[str, Any]) -> None:
         """Add one execution of a notebook."""
-        with self.engine.begin() as connection:
+        with self._writing(f"run {row['run_id']} is in the catalogue already") as connection:
             connection.execute(RUNS.insert(), dict(row))
 
     def note(self, what: str, subject: str, detail: str | None = None) -> None:
         """Write one event with the time and the account that caused it."""
-        with self.engine.begin() as connection:
+        with self._writing("this event is in the catalogue already") as connection:
             _note(connection, what, subject, detail)
 
     def events(self) -> pd.DataFrame:
@@ -167,36 +178,67 @@ class Catalog:
     def _table(self, query: sa.Select[Any]) -> pd.DataFrame:
         with self._reading() as connection:
             result = connection.execute(query)
-            return pd.DataFrame(result.all(), columns=list(result.keys()), dtype=object).infer_objects()
+            names = list(result.keys())
+            return pd.DataFrame(result.all(), columns=names, dtype=object).infer_objects()
 
-    def _reading(self) -> sa.Connection:
-        return self.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+    @contextmanager
+    def _reading(self) -> Iterator[sa.Connection]:
+        with _named_errors(self.engine.url), self.engine.connect() as connection:
+            yield connection.execution_options(isolation_level="AUTOCOMMIT")
+
+    @contextmanager
+    def _writing(self, clash: str) -> Iterator[sa.Connection]:
+        with _named_errors(self.engine.url, clash), self.engine.begin() as connection:
+            yield connection
+
+
+def _no_slide(*slide_ids: str) -> CatalogError:
+    return CatalogError(
+        f"no slide {', '.join(slide_ids)} in the catalogue; "
+        "see `histo-nb slides`, or add files with `histo-nb intake`"
+    )
 
 
 def _note(connection: sa.Connection, what: str, subject: str, detail: str | None) -> None:
-    row = {"at": now(), "who": getpass.getuser(), "what": what, "subject": subject, "detail": detail}
+    row = {"at": now(), "who": account(), "what": what, "subject": subject, "detail": detail}
     connection.execute(EVENTS.insert(), row)
 
 
+@contextmanager
+def _named_errors(url: sa.URL, clash: str = "") -> Iterator[None]:
+    try:
+        yield
+    except sa.exc.IntegrityError as error:
+        raise CatalogError(clash or str(error.orig)) from error
+    except (sa.exc.DatabaseError, sa.exc.TimeoutError) as error:
+        reason = getattr(error, "orig", error)
+        raise CatalogError(
+            f"the catalogue {url.render_as_string()} answers: {reason}; "
+            "check its disk, HISTO_HOME and HISTO_DATABASE_URL"
+        ) from error
+
+
 @lru_cache(maxsize=8)
-def _engine(url: str) -> sa.Engine:
-    engine = sa.create_engine(url)
+def _engine(url: str | sa.URL, _process: int) -> sa.Engine:
+    # One a process: a connection carried over a fork would corrupt both sides.
+    try:
+        engine = sa.create_engine(url)
+    except (sa.exc.ArgumentError, ImportError) as error:
+        raise CatalogError(
+            f"HISTO_DATABASE_URL is not usable ({error}); it looks like "
+            "postgresql+psycopg://user:password@host/name, with its driver installed"
+        ) from error
     if engine.dialect.name == "sqlite":
         sa.event.listen(engine, "connect", _configure_sqlite)
         sa.event.listen(engine, "begin", _begin_immediately)
-    try:
+    with _named_errors(engine.url):
         _meta.create_all(engine)
-    except sa.exc.OperationalError as error:
-        raise CatalogError(
-            f"the catalogue {engine.url.render_as_string()} does not open ({error.orig}); "
-            "check HISTO_HOME and HISTO_DATABASE_URL"
-        ) from error
     return engine
 
 
 def _configure_sqlite(connection: Any, _: Any) -> None:
     connection.isolation_level = None  # SQLAlchemy's own BEGIN decides, below
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000", "foreign_keys=ON"):
+    for pragma in ("busy_timeout=30000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
 
 

@@ -35,7 +35,7 @@ class BundleError(HistoError):
     """A model bundle is missing, damaged, or does not fit what it is asked to classify."""
 
 
-class GateFailed(HistoError):
+class GateFailed(HistoError):  # noqa: N818 - a verdict, not a mishap
     """A candidate model did not pass its gate: collect more data, train again."""
 
     exit_code = 3

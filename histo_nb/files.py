@@ -4,16 +4,31 @@ import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from histo_nb.errors import StorageError
+from histo_nb.errors import HistoError, StorageError
 
 HASH_CHUNK = 1 << 22  # bytes read at a time: large enough for disks, small enough for memory
+
+NEARLY_FULL = 1 << 20  # bytes; a write that failed with less than this left has met a full disk
+
+REFUSALS = {
+    errno.ENOSPC: "the disk is full; free some space",
+    errno.EDQUOT: "the disk quota is used up; free some space",
+    errno.EFBIG: "it is larger than a file may be here; choose another disk",
+    errno.EROFS: "the file system is read-only; choose another folder",
+    errno.EACCES: "no permission; choose a folder you may write",
+    errno.EPERM: "no permission; choose a folder you may write",
+    errno.ENOTDIR: "a part of the path is a file; choose another folder",
+    errno.EISDIR: "it is a folder; choose another name",
+    errno.ENOTEMPTY: "it exists already; choose another name",
+    errno.EEXIST: "it exists already; choose another name",
+}
 
 
 @contextmanager
@@ -29,45 +44,47 @@ def writing(path: Path) -> Iterator[Path]:
         The disk is full, read-only, or the folder may not be written.
     """
     path = Path(path)
-    with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(
-            prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent
-        )
-        os.close(handle)
-    temporary = Path(name)
+    temporary = _beside(path)
     try:
         with storage_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
             _sync(temporary)
-            temporary.chmod(0o666 & ~_umask())
             temporary.replace(path)
             _sync(path.parent)
     finally:
-        with suppress(FileNotFoundError):
+        with suppress(OSError):
             temporary.unlink()
 
 
 @contextmanager
-def writing_folder(path: Path) -> Iterator[Path]:
+def writing_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; rename it to `path` if the block succeeds.
 
     Raises
     ------
     StorageError
-        As `writing`, or `path` exists already.
+        As `writing`, or `path` exists already and is not to be replaced.
     """
     path = Path(path)
-    with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    temporary, retired = _beside(path), _beside(path)
     try:
         with storage_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.mkdir()
             yield temporary
-            temporary.chmod(0o777 & ~_umask())
+            if replace:
+                with suppress(FileNotFoundError):
+                    path.rename(retired)
             temporary.rename(path)
+            _sync(path.parent)
+        shutil.rmtree(retired, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{secrets.token_hex(6)}-{path.name}")
 
 
 @contextmanager
@@ -75,32 +92,35 @@ def storage_errors(path: Path) -> Iterator[None]:
     """Turn the operating system's refusals to write into `StorageError`."""
     try:
         yield
-    except OSError as error:
-        reasons = {
-            errno.ENOSPC: "the disk is full; free some space",
-            errno.EDQUOT: "the disk quota is used up; free some space",
-            errno.EROFS: "the file system is read-only; choose another folder",
-            errno.EACCES: "no permission; choose a folder you may write",
-            errno.ENOTEMPTY: "it exists already; choose another name",
-            errno.EEXIST: "it exists already; choose another name",
-        }
-        reason = reasons.get(error.errno or 0)
+    except HistoError:
+        raise
+    except Exception as error:
+        reason = REFUSALS.get(getattr(error, "errno", None) or 0)
+        if reason is None and _is_full(path):  # tifffile, safetensors and OpenCV do not say so
+            reason = REFUSALS[errno.ENOSPC]
         if reason is None:
             raise
         raise StorageError(f"cannot write {path}: {reason}, then run again") from error
 
 
+def _is_full(path: Path) -> bool:
+    try:
+        return shutil.disk_usage(path.parent).free < NEARLY_FULL
+    except OSError:
+        return False
+
+
 def write_json(path: Path, content: Any) -> Path:
     """Write `content` as indented JSON, atomically, and return the path."""
     with writing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False, sort_keys=False))
+        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8")
     return path
 
 
 def hash_file(path: Path) -> str:
     """Return the SHA-256 of a file's bytes as hexadecimal digits."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
+    with Path(path).open("rb") as file:
         while chunk := file.read(HASH_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
@@ -132,9 +152,3 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -5,6 +5,7 @@ Three frames, each with its suffix: `_um` micrometres on the glass, `_l0` pixels
 """
 
 import math
+import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -61,8 +62,7 @@ def plan_read(
     downsample = mpp / slide_mpp
     if downsample < 1 - MPP_TOLERANCE:
         raise MppError(
-            f"mpp={mpp:g} µm/px is finer than the slide's {slide_mpp:g}; "
-            f"choose mpp ≥ {slide_mpp:g}"
+            f"mpp={mpp:g} µm/px is finer than the slide's {slide_mpp:g}; choose mpp ≥ {slide_mpp:g}"
         )
     size_l0 = max(round(tile_size * downsample), 1)
     if abs(downsample - 1) <= MPP_TOLERANCE:
@@ -167,5 +167,5 @@ def check_positive(**values: float) -> None:
     >>> check_positive(mpp=0.5, tile_size=1024)
     """
     for name, value in values.items():
-        if not math.isfinite(value) or value <= 0:
-            raise SpecError(f"{name}={value:g} must be above 0")
+        if not isinstance(value, numbers.Real) or not math.isfinite(value) or value <= 0:
+            raise SpecError(f"{name}={value} must be a number above 0")

@@ -4,14 +4,14 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import sqlalchemy as sa
 from platformdirs import user_data_path
 
 from histo_nb.catalog import Catalog
 from histo_nb.files import storage_errors
 
-FOLDERS = (
-    "slides quarantine identity truth masks tiles datasets models results runs".split()
-)
+_NAMES = "slides quarantine identity truth masks tiles datasets models results runs"
+FOLDERS = tuple(_NAMES.split())
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ class Home:
     @property
     def catalog(self) -> Catalog:
         """The catalogue: `HISTO_DATABASE_URL`, or an SQLite file in this folder."""
-        url = os.environ.get("HISTO_DATABASE_URL") or f"sqlite:///{self.root / 'catalog.sqlite'}"
-        return Catalog(url)
+        embedded = sa.URL.create("sqlite", database=str(self.root / "catalog.sqlite"))
+        return Catalog(os.environ.get("HISTO_DATABASE_URL") or embedded)
 
 
 def open_home(root: Path | str | None = None) -> Home:
@@ -82,8 +82,9 @@ def open_home(root: Path | str | None = None) -> Home:
     """
     root = root or os.environ.get("HISTO_HOME") or user_data_path("histo_nb")
     home = Home(Path(root).expanduser().absolute())
-    for name in FOLDERS:
-        with storage_errors(home.root):
-            (home.root / name).mkdir(parents=True, exist_ok=True)
-    home.identity.chmod(0o700)
+    with storage_errors(home.root):
+        home.root.mkdir(parents=True, exist_ok=True)
+        for name in FOLDERS:
+            mode = 0o700 if name == "identity" else 0o777
+            (home.root / name).mkdir(mode, exist_ok=True)
     return home

@@ -30,6 +30,7 @@ class Contract:
 
     @property
     def columns(self) -> list[str]:
+        """Names of the columns in their order."""
         return list(self.schema.names)
 
 
@@ -58,6 +59,7 @@ _TILE = [
     ("tile_size", pa.int64(), False),  # px at mpp
     ("mpp", pa.float64(), False),  # µm/px asked
     ("effective_mpp", pa.float64(), False),  # µm/px got
+    ("read_path", pa.string(), False),  # "level0" or "pyramid", see geometry.plan_read
     ("tissue", pa.float64(), False),  # share of the tile that is tissue, 0–1
 ]
 _LABEL = [
@@ -100,18 +102,25 @@ def check_table(table: pd.DataFrame, contract: Contract, *, empty_ok: bool = Fal
             f"the table of {contract.name} lacks the columns {', '.join(missing)}; "
             "make it again with the step before this one"
         )
+    if not table.columns.is_unique:
+        twice = sorted(set(map(str, table.columns[table.columns.duplicated()])))
+        raise TableError(f"the table of {contract.name} has {', '.join(twice)} twice; drop one")
     if table.empty and not empty_ok:
         raise TableError(f"the table of {contract.name} is empty; the step before found no rows")
     table = table.reset_index(drop=True)
-    checked = pd.DataFrame({field.name: _column(table, field, contract) for field in contract.schema})
+    checked = pd.DataFrame(
+        {field.name: _column(table, field, contract) for field in contract.schema}
+    )
     for name, values in contract.allowed.items():
         wrong = set(checked[name].dropna()) - set(values)
         if wrong:
-            raise TableError(f"{contract.name}.{name} holds {sorted(wrong)}; allowed: {list(values)}")
-    twice = checked.duplicated(list(contract.key))
-    if twice.any():
-        first = checked.loc[twice, list(contract.key)].iloc[0].tolist()
-        raise TableError(f"{twice.sum()} rows of {contract.name} repeat their key, first {first}")
+            raise TableError(
+                f"{contract.name}.{name} holds {sorted(wrong)}; allowed: {list(values)}"
+            )
+    repeated = checked.duplicated(list(contract.key))
+    if repeated.any():
+        first = checked.loc[repeated, list(contract.key)].iloc[0].tolist()
+        raise TableError(f"{repeated.sum()} rows of {contract.name} repeat their key: {first} …")
     extra = [name for name in table.columns if name not in contract.columns]
     return pd.concat([checked, table[extra]], axis=1) if extra else checked
 
@@ -119,7 +128,7 @@ def check_table(table: pd.DataFrame, contract: Contract, *, empty_ok: bool = Fal
 def _column(table: pd.DataFrame, field: pa.Field, contract: Contract) -> pd.Series:
     try:
         values = pa.Array.from_pandas(table[field.name], type=field.type)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+    except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
         raise TableError(
             f"{contract.name}.{field.name} must be {field.type}: {str(error).splitlines()[0]}"
         ) from error
@@ -133,7 +142,10 @@ def _column(table: pd.DataFrame, field: pa.Field, contract: Contract) -> pd.Seri
 def write_table(table: pd.DataFrame, path: Path, contract: Contract) -> Path:
     """Write a table that meets its contract as Parquet, atomically, and return the path."""
     checked = check_table(table, contract, empty_ok=True)
-    arrow = pa.Table.from_pandas(checked, preserve_index=False)
+    try:
+        arrow = pa.Table.from_pandas(checked, preserve_index=False)
+    except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
+        raise TableError(f"{contract.name}: {error}; Parquet cannot hold this column") from error
     for field in contract.schema:
         index = arrow.schema.get_field_index(field.name)
         arrow = arrow.set_column(index, field, arrow.column(index).cast(field.type))

@@ -41,6 +41,7 @@ class SlideResult:
 
     @property
     def n_tiles(self) -> int:
+        """Number of classified tiles."""
         return len(self.predictions)
 
 
@@ -54,13 +55,11 @@ def write_result(result: SlideResult, home: Home, *, failures: pd.DataFrame) -> 
     folder = result_folder(home, result.slide_id, result.model_id)
     facts = asdict(result)
     del facts["predictions"], facts["regions"]
-    retired = folder.with_name(f".{folder.name}-old")
-    with writing_folder(folder.with_name(f".{folder.name}-new")) as temporary:
+    with writing_folder(folder, replace=True) as temporary:
         write_table(result.predictions, temporary / "predictions.parquet", PREDICTIONS)
         write_geojson(result.regions, temporary / "regions.geojson")
         failures.to_csv(temporary / "failures.csv", index=False)
         write_json(temporary / "result.json", facts)
-    _swap(folder.with_name(f".{folder.name}-new"), folder, retired)
     home.catalog.put_result(
         {
             "slide_id": result.slide_id,
@@ -87,7 +86,7 @@ def read_result(folder: Path | str) -> SlideResult:
     """
     folder = Path(folder)
     try:
-        facts: dict[str, Any] = json.loads((folder / "result.json").read_text())
+        facts: dict[str, Any] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CatalogError(
             f"{folder} holds no result ({error}); analyse the slide again with `histo-nb analyse`"
@@ -97,13 +96,3 @@ def read_result(folder: Path | str) -> SlideResult:
         predictions=read_table(folder / "predictions.parquet", PREDICTIONS),
         regions=read_geojson(folder / "regions.geojson"),
     )
-
-
-def _swap(new: Path, folder: Path, retired: Path) -> None:
-    if folder.exists():
-        folder.rename(retired)
-    new.rename(folder)
-    if retired.exists():
-        for file in retired.iterdir():
-            file.unlink()
-        retired.rmdir()

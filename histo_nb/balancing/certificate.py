@@ -1,0 +1,95 @@
+"""The split certificate: proof that nothing leaks between training, validation and test."""
+
+from typing import Any
+
+import pandas as pd
+import shapely
+
+from histo_nb.errors import DatasetError
+from histo_nb.files import hash_content
+from histo_nb.tables import TRAINING_TILES, check_table
+
+SIGNED = ["tile_id", "slide_id", "patient_id", "label", "split", "parent_id", "angle", "flip"]
+
+
+def make_certificate(rows: pd.DataFrame) -> dict[str, Any]:
+    """Check training rows for leaks and return what was checked, with the rows' hash.
+
+    Raises
+    ------
+    DatasetError
+        A patient, a slide, a place on a slide, or a copy and its parent are on two sides, or a
+        copy lies outside the training part.
+    """
+    rows = check_table(rows, TRAINING_TILES)
+    _check_once(rows, "patient_id")
+    _check_once(rows, "slide_id")
+    _check_copies(rows)
+    _check_places(rows)
+    originals = rows[rows.parent_id.isna()]
+    return {
+        "sha256": hash_rows(rows),
+        "checked": [
+            "no patient on two sides",
+            "no slide on two sides",
+            "no place of a slide on two sides",
+            "copies only in training, beside their parent",
+        ],
+        "tiles": _counts(originals, None),
+        "slides": _counts(originals, "slide_id"),
+        "patients": _counts(originals, "patient_id"),
+        "copies": rows[rows.parent_id.notna()].groupby("label").size().to_dict(),
+        "share_of_tiles": (originals.split.value_counts() / len(originals)).round(4).to_dict(),
+    }
+
+
+def check_certificate(rows: pd.DataFrame, certificate: dict[str, Any]) -> None:
+    """Raise `DatasetError` unless `rows` are the very rows the certificate was made for."""
+    if hash_rows(rows) != certificate["sha256"]:
+        raise DatasetError(
+            "the training table is not the one its certificate was made for; "
+            "make split and certificate again with `histo-nb balance`"
+        )
+
+
+def hash_rows(rows: pd.DataFrame) -> str:
+    """Return the SHA-256 of what the certificate is about, whatever the order of the rows."""
+    signed = rows[SIGNED].astype(str).sort_values("tile_id")
+    return hash_content(signed.to_numpy().tolist())
+
+
+def _check_once(rows: pd.DataFrame, column: str) -> None:
+    sides = rows.groupby(column).split.nunique()
+    leaks = sides.index[sides > 1].tolist()
+    if leaks:
+        raise DatasetError(
+            f"{column} {leaks[:5]} stands on two sides of the split; split again by patient"
+        )
+
+
+def _check_copies(rows: pd.DataFrame) -> None:
+    copies = rows[rows.parent_id.notna()]
+    sides = rows.set_index("tile_id").split
+    orphans = copies[(copies.split != "train") | (copies.parent_id.map(sides) != "train")]
+    if len(orphans):
+        raise DatasetError(
+            f"{len(orphans)} copies lie outside the training part or away from their parent, "
+            f"first {orphans.tile_id.iloc[0]}; balance again after the split"
+        )
+
+
+def _check_places(rows: pd.DataFrame) -> None:
+    """Tiles of one file that overlap must be on one side, whatever their slide_id says."""
+    for path, tiles in rows[rows.parent_id.isna()].groupby("slide_path"):
+        if tiles.split.nunique() == 1:
+            continue
+        squares = shapely.box(tiles.x, tiles.y, tiles.x + tiles.size_l0, tiles.y + tiles.size_l0)
+        sides = {side: shapely.union_all(squares[tiles.split == side]) for side in set(tiles.split)}
+        if shapely.union_all(list(sides.values())).area < sum(s.area for s in sides.values()) - 1:
+            raise DatasetError(f"tiles of {path} overlap across the split; split again by patient")
+
+
+def _counts(rows: pd.DataFrame, column: str | None) -> dict[str, dict[str, int]]:
+    groups = rows.groupby(["split", "label"])
+    table = groups.size() if column is None else groups[column].nunique()
+    return {side: table[side].to_dict() for side in table.index.unique("split")}

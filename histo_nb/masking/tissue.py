@@ -1,0 +1,223 @@
+"""Finds tissue on a thumbnail: a threshold method, then morphology in µm."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+from PIL import Image, PngImagePlugin
+
+from histo_nb.errors import NoTissueError, SlideError, SpecError
+from histo_nb.failures import over_slides
+from histo_nb.files import writing
+from histo_nb.geometry import check_positive
+from histo_nb.home import Home
+from histo_nb.slide import Slide
+
+FAINTEST_SATURATION = 14  # of 255; bare glass and paper-white stay below
+FAINTEST_GREY_STEP = 10  # of 255; tissue is at least this much darker than glass
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskSpec:
+    """How tissue is found. Lengths in µm, areas in µm², so that they hold for every scanner."""
+
+    method: str = "otsu_saturation"
+    mask_mpp: float = 8.0  # µm/px of the mask
+    open_um: float = 16.0  # strands thinner than this go: dust, scratches
+    close_um: float = 60.0  # gaps narrower than this are tissue: lumina, fat, cracks
+    min_speck_um2: float = 20_000.0  # smaller islands go
+    min_hole_um2: float = 20_000.0  # smaller holes are filled
+
+    def __post_init__(self) -> None:
+        check_positive(mask_mpp=self.mask_mpp)
+        if self.method not in METHODS:
+            raise SpecError(f"method={self.method!r} is unknown; choose one of {sorted(METHODS)}")
+
+
+@dataclass(frozen=True)
+class TissueMask:
+    """Tissue or not, with its scale."""
+
+    array: np.ndarray  # (H, W) bool
+    downsample: float  # relative to level 0
+    slide_mpp: float  # µm/px of level 0
+
+    @property
+    def tissue_mm2(self) -> float:
+        """Area of the tissue."""
+        return float(self.array.sum()) * (self.downsample * self.slide_mpp / 1000) ** 2
+
+    @property
+    def bounds_l0(self) -> tuple[int, int, int, int]:
+        """`x, y, width, height` of the tissue in level-0 px.
+
+        Raises
+        ------
+        NoTissueError
+            There is none.
+        """
+        rows, columns = np.flatnonzero(self.array.any(1)), np.flatnonzero(self.array.any(0))
+        if not rows.size:
+            raise NoTissueError("no tissue was found; look at the mask, try another method")
+        edges = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]) * self.downsample
+        x, y, right, bottom = (round(edge) for edge in edges)
+        return x, y, right - x, bottom - y
+
+
+def otsu_saturation(rgb: np.ndarray) -> np.ndarray:
+    """Return where colour is stronger than Otsu's threshold: stain is coloured, glass is grey.
+
+    Parameters
+    ----------
+    rgb
+        (H, W, 3) uint8.
+
+    Returns
+    -------
+    (H, W) bool; empty where nothing on the slide is coloured.
+    """
+    saturation = cv2.medianBlur(cv2.cvtColor(rgb, cv2.COLOR_RGB2HSV)[..., 1], 5)
+    threshold, _ = cv2.threshold(saturation, 0, 255, cv2.THRESH_OTSU)
+    return saturation > max(threshold, FAINTEST_SATURATION)
+
+
+def otsu_grey(rgb: np.ndarray) -> np.ndarray:
+    """Return where the slide is darker than Otsu's threshold; finds unstained dark tissue too.
+
+    Parameters
+    ----------
+    rgb
+        (H, W, 3) uint8.
+
+    Returns
+    -------
+    (H, W) bool; empty where nothing is darker than glass.
+    """
+    grey = cv2.medianBlur(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), 5)
+    threshold, _ = cv2.threshold(grey, 0, 255, cv2.THRESH_OTSU)
+    glass = float(np.percentile(grey, 99))
+    return grey < min(threshold, glass - FAINTEST_GREY_STEP)
+
+
+METHODS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "otsu_saturation": otsu_saturation,
+    "otsu_grey": otsu_grey,
+}
+
+
+def find_tissue(rgb: np.ndarray, *, mpp: float, spec: MaskSpec) -> np.ndarray:
+    """Return the tissue of a thumbnail at `mpp` µm/px: threshold, open, close, specks, holes.
+
+    Parameters
+    ----------
+    rgb
+        (H, W, 3) uint8.
+
+    Returns
+    -------
+    (H, W) bool. Source: CN 113887377 A [0068].
+    """
+    return clean_mask(METHODS[spec.method](rgb), mpp=mpp, spec=spec)
+
+
+def clean_mask(mask: np.ndarray, *, mpp: float, spec: MaskSpec) -> np.ndarray:
+    """Return a (H, W) bool mask after opening, closing, speck removal and hole filling."""
+    cleaned = mask.astype(np.uint8)
+    for operation, width_um in ((cv2.MORPH_OPEN, spec.open_um), (cv2.MORPH_CLOSE, spec.close_um)):
+        width = round(width_um / mpp)
+        if width > 1:
+            disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width))
+            padded = cv2.copyMakeBorder(cleaned, *[width] * 4, cv2.BORDER_REPLICATE)
+            cleaned = cv2.morphologyEx(padded, operation, disc)[width:-width, width:-width]
+    kept = _drop_small(cleaned, spec.min_speck_um2 / mpp**2)
+    holes = _drop_small(1 - kept, spec.min_hole_um2 / mpp**2)
+    return holes == 0
+
+
+def _drop_small(mask: np.ndarray, min_area_px: float) -> np.ndarray:
+    _, parts, stats, _ = cv2.connectedComponentsWithStats(np.ascontiguousarray(mask), connectivity=4)
+    keep = stats[:, cv2.CC_STAT_AREA] >= min_area_px
+    keep[0] = False
+    return keep[parts].astype(np.uint8)
+
+
+def mask_slide(slide: Slide, *, spec: MaskSpec) -> TissueMask:
+    """Find the tissue of one open slide inside its scanned bounds."""
+    thumbnail, downsample = slide.thumbnail(mpp=spec.mask_mpp)
+    slide_mpp = slide.slide_mpp
+    array = find_tissue(thumbnail, mpp=downsample * slide_mpp, spec=spec)
+    x, y, width, height = (edge / downsample for edge in slide.bounds)
+    scanned = np.zeros_like(array)
+    scanned[round(y) : round(y + height) + 1, round(x) : round(x + width) + 1] = True
+    return TissueMask(array & scanned, downsample, slide_mpp)
+
+
+def mask_slides(
+    home: Home, slide_ids: list[str], *, spec: MaskSpec | None = None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Mask the named slides (all if none is named) and write the masks.
+
+    Returns
+    -------
+    One row a slide (`slide_id, mask_path, tissue_mm2, tissue_fraction, method`), and failures; a
+    slide without tissue is a failure, since nothing can follow from it.
+    """
+    spec = spec or MaskSpec()
+
+    def work(row: dict[str, Any]) -> dict[str, Any]:
+        with Slide(row["slide_path"], slide_mpp=row["slide_mpp"]) as slide:
+            mask = mask_slide(slide, spec=spec)
+        path = write_mask(mask, mask_path(home, row["slide_id"]), spec=spec)
+        if not mask.array.any():
+            raise NoTissueError(
+                f"no tissue was found on {row['slide_id']} by {spec.method}; "
+                "look at the slide, try --method otsu_grey"
+            )
+        return {
+            "slide_id": row["slide_id"],
+            "mask_path": str(path),
+            "tissue_mm2": mask.tissue_mm2,
+            "tissue_fraction": float(mask.array.mean()),
+            "method": spec.method,
+        }
+
+    made, failures = over_slides(home.catalog.slides(slide_ids), work, step="masking")
+    return pd.DataFrame(made), failures
+
+
+def mask_path(home: Home, slide_id: str) -> Path:
+    """Return where a slide's mask lies."""
+    return home.masks / f"{slide_id}.png"
+
+
+def write_mask(mask: TissueMask, path: Path, *, spec: MaskSpec) -> Path:
+    """Write a mask as a one-bit PNG that carries its scale and spec; return the path."""
+    facts = {"downsample": mask.downsample, "slide_mpp": mask.slide_mpp, "spec": asdict(spec)}
+    info = PngImagePlugin.PngInfo()
+    info.add_text("histo_nb", json.dumps(facts))
+    with writing(path) as temporary:
+        Image.fromarray(mask.array).save(temporary, pnginfo=info)
+    return path
+
+
+def read_mask(path: Path) -> TissueMask:
+    """Read a mask written by `write_mask`.
+
+    Raises
+    ------
+    SlideError
+        It is missing or was not written by this program.
+    """
+    try:
+        with Image.open(path) as image:
+            facts = json.loads(image.info["histo_nb"])
+            return TissueMask(np.asarray(image, bool), facts["downsample"], facts["slide_mpp"])
+    except (OSError, KeyError, ValueError) as error:
+        raise SlideError(
+            f"{path.name}: no tissue mask ({error}); make it with `histo-nb mask {path.stem}`"
+        ) from error

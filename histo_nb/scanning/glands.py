@@ -1,0 +1,254 @@
+"""Three architectures of colon mucosa: how glands of each class are shaped and packed.
+
+Classes differ by structure alone. Numbers are chosen so that the shares of nuclei, pink and white
+are alike in all three: neither mean colour nor colour histogram tells them apart.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from histo_nb.scanning.outline import AREA_UM, refine, smooth_noise
+
+MAP_UM = 2.0  # µm a cell of the maps that glands are drawn in
+FINER = round(AREA_UM / MAP_UM)
+SHIFT = 4  # fractional bits of OpenCV's drawing coordinates
+
+
+@dataclass(frozen=True, kw_only=True)
+class GlandMap:
+    """Glands of one class: (rows, columns) uint8, soft edges, 255 inside."""
+
+    epithelium: np.ndarray  # glands whole, their lumina included
+    lumen: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ground:
+    """Where glands of a class may grow, and how the place modulates them."""
+
+    room: np.ndarray  # (rows, columns) uint8 at MAP_UM, soft, 255 where the class is
+    wide: np.ndarray  # at AREA_UM; lumina and mucin grow with it, mean 0, deviation 1
+    angle: float  # rad, of the lattice
+
+    @property
+    def size_um(self) -> tuple[float, float]:
+        """Return width and height of the slide."""
+        return self.room.shape[1] * MAP_UM, self.room.shape[0] * MAP_UM
+
+    def holds(self, points_um: np.ndarray, *, clear_um: float = 0) -> np.ndarray:
+        """Return for points (n, 2) whether each lies in the room, `clear_um` from its edge."""
+        room = self.room > 127
+        if clear_um:
+            room = cv2.distanceTransform(room.astype(np.uint8), cv2.DIST_L2, 3) * MAP_UM > clear_um
+        return lookup(room, points_um, MAP_UM, outside=False)
+
+    def blank(self) -> np.ndarray:
+        """Return an empty map."""
+        return np.zeros(self.room.shape, np.uint8)
+
+
+def lookup(raster: np.ndarray, points_um: np.ndarray, cell_um: float, *, outside: float) -> np.ndarray:
+    """Return the raster's values at points (n, 2) in µm, `outside` beyond it."""
+    column, row = np.floor(points_um / cell_um).astype(np.int64).T
+    inside = (column >= 0) & (row >= 0) & (column < raster.shape[1]) & (row < raster.shape[0])
+    values = np.full(len(points_um), outside, raster.dtype)
+    values[inside] = raster[row[inside], column[inside]]
+    return values
+
+
+def prepare_ground(
+    rng: np.random.Generator, region: np.ndarray, *, keep_out: np.ndarray, wide: np.ndarray
+) -> Ground:
+    """Return the ground of a class from its area mask and what is taken already."""
+    room = cv2.subtract(refine(region, FINER), keep_out)
+    return Ground(room=room, wide=wide, angle=float(rng.uniform(0, np.pi)))
+
+
+def _normal(rng: np.random.Generator, ground: Ground) -> GlandMap:
+    """Round crypts in near-hexagonal rows, each with a small lumen."""
+    pitch = rng.uniform(98, 108)
+    centres = _warp(rng, ground, _lattice(ground, pitch, rng), reach_um=45, wavelength_um=1500)
+    centres = centres[ground.holds(centres, clear_um=0.42 * pitch)]
+    wide = lookup(ground.wide, centres, AREA_UM, outside=0)
+    n = len(centres)
+    radius = pitch * (0.405 + 0.012 * rng.normal(size=n)) + 0.8 * wide
+    lumen = np.clip(radius - 29 + 2.6 * wide + rng.normal(0, 2.5, n), 4.5, radius - 18)
+    stretch = rng.uniform(1.0, 1.16, n)
+    turn = rng.uniform(0, np.pi, n)
+    epithelium, hole = ground.blank(), ground.blank()
+    for i in range(n):
+        fill(epithelium, centres[i] + _blob(rng, radius[i], stretch[i], turn[i], waves=0.018))
+        fill(hole, centres[i] + _blob(rng, lumen[i], stretch[i] ** 3, turn[i], waves=0.09))
+    return GlandMap(epithelium=epithelium, lumen=hole)
+
+
+def _adenoma(rng: np.random.Generator, ground: Ground) -> GlandMap:
+    """Long tubules, side by side and bent together, each with a slit."""
+    half, gap = rng.uniform(37, 42), rng.uniform(12, 17)
+    extent = float(np.hypot(*ground.size_um)) / 2 + 300
+    epithelium, hole = ground.blank(), ground.blank()
+    bend = _bend(rng, ground, reach_um=75, wavelength_um=950)
+    for v in np.arange(-extent, extent, 2 * half + gap):
+        u = -extent + rng.uniform(0, 300)
+        while u < extent:
+            length = rng.uniform(130, 460)
+            outer, inner = _tubule(rng, length, half, ground, bend, np.array([u + length / 2, v]))
+            if ground.holds(outer).mean() > 0.97:
+                fill(epithelium, outer)
+                fill(hole, inner)
+            u += length + gap
+    return GlandMap(epithelium=epithelium, lumen=hole)
+
+
+def _tubule(
+    rng: np.random.Generator,
+    length: float,
+    half: float,
+    ground: Ground,
+    bend: Callable[[np.ndarray], np.ndarray],
+    centre: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the outlines (µm) of one tubule and of its slit."""
+    wide = float(lookup(ground.wide, bend(centre[None]), AREA_UM, outside=0)[0])
+    knots = max(round(length / 16), 6)
+    along = np.linspace(-length / 2, length / 2, knots)
+    cap = np.sqrt(np.clip(1 - (np.clip(np.abs(along) - length / 2 + half, 0, None) / half) ** 2, 0, 1))
+    waves = [_wave(rng, knots, 3.0) for _ in range(2)]
+    outer = half * cap[None] + np.stack(waves) * cap
+    slit = max(half - 29.5 + 3.0 * wide + rng.normal(0, 2.0), 3.0)
+    inner_cap = np.clip((length / 2 - 26 - np.abs(along)) / 18, 0, 1) ** 0.6
+    inner = (slit + np.stack([_wave(rng, knots, 2.4) for _ in range(2)])).clip(1.5) * inner_cap
+    return tuple(  # type: ignore[return-value]
+        bend(centre + _band(along, sides)) for sides in (outer, inner)
+    )
+
+
+def _carcinoma(rng: np.random.Generator, ground: Ground) -> GlandMap:
+    """Fused and cribriform glands of all sizes with ragged nests between them."""
+    shape = ground.room.shape
+    field = smooth_noise(rng, shape, 200 / MAP_UM)
+    field = field + 0.55 * smooth_noise(rng, shape, 85 / MAP_UM)
+    field = field + 0.16 * smooth_noise(rng, shape, 26 / MAP_UM)
+    clear = cv2.distanceTransform((ground.room > 127).astype(np.uint8), cv2.DIST_L2, 3) * MAP_UM
+    epithelium = ((field > -0.06) & (clear > 14)).astype(np.uint8) * 255
+    epithelium = cv2.medianBlur(epithelium, 5)
+    hole = _cribriform(rng, ground, epithelium)
+    return GlandMap(epithelium=epithelium, lumen=hole)
+
+
+def _cribriform(rng: np.random.Generator, ground: Ground, epithelium: np.ndarray) -> np.ndarray:
+    """Return punched-out holes of uneven size inside the epithelium."""
+    depth = cv2.distanceTransform(epithelium, cv2.DIST_L2, 5) * MAP_UM
+    hole = ground.blank()
+    pitch = 46.0
+    seeds = _lattice(ground, pitch, rng) + 0  # a lattice keeps holes apart
+    seeds = seeds + rng.normal(0, 8, seeds.shape)
+    room = lookup(depth, seeds, MAP_UM, outside=0) - 13
+    wide = lookup(ground.wide, seeds, AREA_UM, outside=0)
+    size = np.minimum(room, rng.gamma(4.0, 4.2, len(seeds)) * np.exp(0.2 * wide))
+    for seed, radius in zip(seeds[size > 4], size[size > 4], strict=True):
+        stretch, turn = rng.uniform(1, 1.7), rng.uniform(0, np.pi)
+        fill(hole, seed + _blob(rng, radius, stretch, turn, waves=0.12))
+    return hole
+
+
+ARCHITECTURES: dict[str, Callable[[np.random.Generator, Ground], GlandMap]] = {
+    "normal": _normal,
+    "adenoma": _adenoma,
+    "carcinoma": _carcinoma,
+}
+
+
+def fill(canvas: np.ndarray, polygon_um: np.ndarray) -> None:
+    """Fill a polygon (n, 2) in µm into a map."""
+    points = np.rint((polygon_um / MAP_UM - 0.5) * (1 << SHIFT)).astype(np.int32)
+    cv2.fillPoly(canvas, [points], 255, cv2.LINE_AA, SHIFT)
+
+
+def _blob(
+    rng: np.random.Generator, radius: float, stretch: float, turn: float, *, waves: float
+) -> np.ndarray:
+    """Return a round outline with slow waves, (28, 2) µm about (0, 0)."""
+    theta = np.linspace(0, 2 * np.pi, 28, endpoint=False)
+    r = np.full_like(theta, radius)
+    for k in (2, 3, 4, 5):
+        r += radius * waves * rng.normal() * np.cos(k * theta + rng.uniform(0, 2 * np.pi))
+    x, y = r * np.cos(theta) * np.sqrt(stretch), r * np.sin(theta) / np.sqrt(stretch)
+    return np.stack([x * np.cos(turn) - y * np.sin(turn), x * np.sin(turn) + y * np.cos(turn)], 1)
+
+
+def blob(rng: np.random.Generator, radius: float) -> np.ndarray:
+    """Return an uneven round outline of about `radius`, (28, 2) µm about (0, 0)."""
+    return _blob(rng, radius, rng.uniform(1, 1.25), rng.uniform(0, np.pi), waves=0.05)
+
+
+def _band(along: np.ndarray, sides: np.ndarray) -> np.ndarray:
+    """Return the outline (n, 2) of a band with half-widths `sides` (2, knots)."""
+    there = np.stack([along, sides[0]], axis=1)
+    back = np.stack([along, -sides[1]], axis=1)[::-1]
+    return np.concatenate([there, back])
+
+
+def _wave(rng: np.random.Generator, n: int, amplitude: float) -> np.ndarray:
+    noise = np.convolve(rng.normal(size=n + 4), np.ones(5) / 5, mode="valid")
+    return amplitude * noise * np.sqrt(5)
+
+
+def _lattice(ground: Ground, pitch: float, rng: np.random.Generator) -> np.ndarray:
+    """Return near-hexagonal points (n, 2) µm over the whole slide, turned by its angle."""
+    width, height = ground.size_um
+    extent = np.hypot(width, height) / 2 + 2 * pitch
+    n = int(np.ceil(extent / pitch))
+    i, j = np.meshgrid(np.arange(-n, n + 1), np.arange(-round(1.16 * n), round(1.16 * n) + 1))
+    u = (i + 0.5 * (j % 2)).ravel() * pitch
+    v = j.ravel() * pitch * np.sqrt(0.75)
+    points = np.stack([u, v], axis=1) + rng.normal(0, 0.045 * pitch, (len(u), 2))
+    turned = points @ _rotation(ground.angle) + np.array([width, height]) / 2
+    inside = ((turned > -pitch) & (turned < np.array([width, height]) + pitch)).all(axis=1)
+    return np.asarray(turned[inside])
+
+
+def _rotation(angle: float) -> np.ndarray:
+    return np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+
+
+def _warp(
+    rng: np.random.Generator,
+    ground: Ground,
+    points: np.ndarray,
+    *,
+    reach_um: float,
+    wavelength_um: float,
+) -> np.ndarray:
+    """Return points moved by a smooth random displacement."""
+    shape = ground.wide.shape
+    moves = [reach_um * smooth_noise(rng, shape, wavelength_um / AREA_UM) for _ in range(2)]
+    place = (points / AREA_UM - 0.5).astype(np.float32)
+    shift = [
+        cv2.remap(
+            m, place[None, :, 0], place[None, :, 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        )[0]
+        for m in moves
+    ]
+    return points + np.stack(shift, axis=1)
+
+
+def _bend(
+    rng: np.random.Generator, ground: Ground, *, reach_um: float, wavelength_um: float
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Return the way from lattice to slide: turn, then a sum of long waves."""
+    turn = _rotation(ground.angle)
+    middle = np.array(ground.size_um) / 2
+    k = 2 * np.pi / wavelength_um * rng.uniform(0.6, 1.4, (4, 1))
+    heading = rng.uniform(0, 2 * np.pi, (4, 1))
+    waves = k * np.concatenate([np.cos(heading), np.sin(heading)], axis=1)
+    phase = rng.uniform(0, 2 * np.pi, 4)
+    push = rng.normal(size=(4, 2)) * reach_um / 2
+
+    def bend(points: np.ndarray) -> np.ndarray:
+        return points @ turn + middle + np.sin(points @ waves.T + phase) @ push
+
+    return bend

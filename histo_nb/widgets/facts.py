@@ -1,0 +1,76 @@
+"""What is known of one slide: its class and why, reasons for doubt, its regions."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import anywidget
+import traitlets
+
+from histo_nb.annotations import Annotation
+from histo_nb.inference.result import SlideResult
+from histo_nb.widgets.palette import class_colours
+from histo_nb.widgets.viewer import script, style
+
+FEW_TILES = 20  # fewer tiles than this and a few odd ones decide the slide
+LISTED = 40  # regions listed; the rest is counted
+
+
+class FactsPanel(anywidget.AnyWidget):  # type: ignore[misc]
+    """The facts of one slide. A "take me there" arrives as the message `{"kind": "go", "region"}`."""
+
+    _esm = traitlets.Unicode(script("facts")).tag(sync=True)
+    _css = traitlets.Unicode(style("facts")).tag(sync=True)
+    facts = traitlets.Dict().tag(sync=True)  # see `slide_facts`; or title and text: a message
+    selected = traitlets.Int(-1).tag(sync=True)  # index of the marked region
+
+
+def slide_facts(result: SlideResult) -> dict[str, Any]:
+    """Put a result into words and formatted numbers for the panel."""
+    colours = class_colours(result.classes, normal_class=result.normal_class)
+    shares = sorted(result.class_fractions.items(), key=lambda item: -item[1])
+    return {
+        "slide_id": result.slide_id,
+        "slide_class": result.slide_class,
+        "colour": colours.get(result.slide_class, "#6b7280"),
+        "confidence": f"{result.confidence:.0%}",
+        "rule": result.rule,
+        "warnings": reasons_for_doubt(result),
+        "shares": [
+            {"label": name, "share": share, "text": f"{share:.0%}", "colour": colours.get(name)}
+            for name, share in shares
+        ],
+        "table": [
+            ["Abnormal tissue", f"{result.abnormal_fraction:.0%}"],
+            ["Tissue examined", f"{result.tissue_mm2:.3g} mm²"],
+            ["Tiles", f"{result.n_tiles:,}"],
+            ["Model", result.model_id],
+        ],
+        "regions": [_region_facts(r, colours) for r in result.regions[:LISTED]],
+        "n_more": max(len(result.regions) - LISTED, 0),
+    }
+
+
+def reasons_for_doubt(result: SlideResult) -> list[str]:
+    """Return what a reader must know before trusting a result; empty if nothing."""
+    reasons = []
+    if not result.gate_passed:
+        reasons.append(
+            "This model did not pass its gate. It is in use by a person’s decision only; "
+            "do not rely on its answers."
+        )
+    if result.n_failures:
+        tiles = "1 tile" if result.n_failures == 1 else f"{result.n_failures:,} tiles"
+        reasons.append(f"{tiles} could not be read and are left out of the answer.")
+    if result.n_tiles < FEW_TILES:
+        reasons.append(f"Little tissue: only {result.n_tiles} tiles decide this slide.")
+    return reasons
+
+
+def _region_facts(region: Annotation, colours: Mapping[str, str]) -> dict[str, Any]:
+    measurements = region.measurements
+    return {
+        "label": region.label,
+        "colour": colours.get(region.label),
+        "area": f"{measurements['area_mm2']:.3g} mm²",
+        "probability": f"{measurements['probability']:.0%}",
+    }

@@ -50,7 +50,7 @@ def read_geojson(path: Path) -> list[Annotation]:
     """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise TableError(f"{path} is not a GeoJSON file: {error}") from error
     features = content.get("features") if isinstance(content, dict) else content
     if not isinstance(features, list):

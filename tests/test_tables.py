@@ -25,16 +25,9 @@ def tables(draw, contract, *, min_size=1):
     }
     columns |= {name: st.sampled_from(allowed) for name, allowed in contract.allowed.items()}
     (key,) = contract.key
-    rows = draw(
-        st.lists(
-            st.fixed_dictionaries(columns),
-            min_size=min_size,
-            max_size=5,
-            unique_by=lambda r: r[key],
-        )
-    )
-    table = pd.DataFrame(rows, columns=list(columns), dtype=object)
-    return table[draw(st.permutations(table.columns))]
+    row = st.fixed_dictionaries(columns)
+    rows = draw(st.lists(row, min_size=min_size, max_size=5, unique_by=lambda row: row[key]))
+    return pd.DataFrame(rows, columns=draw(st.permutations(list(columns))), dtype=object)
 
 
 def rows(n=2, **changes):

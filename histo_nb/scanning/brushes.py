@@ -27,16 +27,16 @@ class CellKind:
 
 
 KINDS = {
-    "basal": CellKind(length_um=7.6, width_um=5.8),
-    "pencil": CellKind(length_um=12.5, width_um=4.3, size_sd=0.1),
+    "basal": CellKind(length_um=8.8, width_um=6.4),
+    "pencil": CellKind(length_um=13.0, width_um=4.6, size_sd=0.12),
     "pleomorphic": CellKind(
         length_um=9.6, width_um=7.4, size_sd=0.24, ragged=0.09, nucleolus=True
     ),
     "lymphocyte": CellKind(length_um=6.4, width_um=6.0),
     "plasma": CellKind(length_um=7.2, width_um=5.4, size_sd=0.1),
-    "spindle": CellKind(length_um=14.0, width_um=3.0, size_sd=0.15, ragged=0.05),
+    "spindle": CellKind(length_um=13.0, width_um=3.2, size_sd=0.18, ragged=0.05),
     "debris": CellKind(length_um=3.4, width_um=2.6, size_sd=0.35, ragged=0.12),
-    "vacuole": CellKind(length_um=14.0, width_um=9.5, size_sd=0.15, ragged=0.04, flat=True),
+    "vacuole": CellKind(length_um=13.0, width_um=8.6, size_sd=0.14, ragged=0.05, flat=True),
     "red": CellKind(length_um=6.6, width_um=6.0, ragged=0.05, flat=True),
 }
 KIND_IDS = {name: i for i, name in enumerate(KINDS)}
@@ -109,11 +109,11 @@ def _make_stamp(
     alpha = np.clip(depth_um / mpp + 0.5, 0, 1)
     if kind.flat:
         return np.rint(255 * alpha).astype(np.uint8)
-    tone = 0.52 + 0.3 * (look + 0.5) / N_LOOKS
+    tone = 0.36 + 0.3 * (look + 0.5) / N_LOOKS
     chromatin = cv2.resize(cv2.GaussianBlur(noise_um, (3, 3), 0.6), (n, n))
-    body = tone + 0.11 * chromatin + 0.12 * np.exp(-((depth_um / 0.7) ** 2))
+    body = tone + 0.16 * chromatin + 0.15 * np.exp(-((depth_um / 0.7) ** 2))
     if kind.nucleolus:
-        body = np.maximum(body, 0.95 * np.exp(-((dx - a / 4) ** 2 + dy**2) / 1.1))
+        body = np.maximum(body, 0.9 * np.exp(-((dx - a / 4) ** 2 + dy**2) / 1.1))
     return np.rint(255 * np.clip(alpha * body, 0, 1)).astype(np.uint8)
 
 
@@ -121,31 +121,33 @@ def _make_stamp(
 def _make_textures() -> dict[str, np.ndarray]:
     rng = np.random.default_rng(21)
     textures = {
-        "loose": _comb(rng, swirl=1.0, width_px=1.3, steps=22),
-        "dense": _comb(rng, swirl=0.35, width_px=2.0, steps=40),
+        "loose": _comb(rng, bundle_px=26, width_px=1.2, steps=6, cloud=1.1),
+        "dense": _comb(rng, bundle_px=60, width_px=1.7, steps=13, cloud=0.7),
         "grain": _grain(rng),
         "sensor": np.clip(rng.normal(4, 1.6, (TEXTURE_PX, TEXTURE_PX)), 0, 9),
     }
     return {name: texture.astype(np.uint8) for name, texture in textures.items()}
 
 
-def _comb(rng: np.random.Generator, *, swirl: float, width_px: float, steps: int) -> np.ndarray:
+def _comb(
+    rng: np.random.Generator, *, bundle_px: float, width_px: float, steps: int, cloud: float
+) -> np.ndarray:
     """Return fibres: noise smeared along a direction field that joins at the tile's sides."""
     side = TEXTURE_PX
-    angle = swirl * np.pi * _periodic_noise(rng, 130) + 0.5 * _periodic_noise(rng, 40)
-    dx, dy = np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
+    angle = 1.5 * _periodic_noise(rng, 2.5 * bundle_px) + 0.7 * _periodic_noise(rng, bundle_px / 2)
+    dx, dy = (2 * np.cos(angle)).astype(np.float32), (2 * np.sin(angle)).astype(np.float32)
     noise = _periodic_noise(rng, width_px)
     ys, xs = np.mgrid[:side, :side].astype(np.float32)
     total = noise.copy()
     for sign in (-1, 1):
         x, y = xs.copy(), ys.copy()
         for _ in range(steps):
-            x += sign * cv2.remap(dx, x % side, y % side, cv2.INTER_NEAREST)
-            y += sign * cv2.remap(dy, x % side, y % side, cv2.INTER_NEAREST)
-            total += cv2.remap(
-                noise, x % side, y % side, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP
-            )
-    return _level(total + 0.5 * total.std() * _periodic_noise(rng, 12))
+            column, row = (np.rint(at).astype(np.int64) % side for at in (x, y))
+            x += sign * dx[row, column]
+            y += sign * dy[row, column]
+            total += noise[row, column]
+    clouds = _periodic_noise(rng, 5) + 0.6 * _periodic_noise(rng, 1.5)
+    return _level(total / total.std() + cloud * clouds)
 
 
 def _grain(rng: np.random.Generator) -> np.ndarray:

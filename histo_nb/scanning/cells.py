@@ -165,8 +165,8 @@ def _vessel(
     reach = np.sqrt(rng.uniform(0, 0.7, n)) * radius
     points = centre + np.stack([np.cos(place), np.sin(place)], 1) * reach[:, None]
     sower.sow("red", points, place, plane="red")
-    around = np.linspace(0, 2 * np.pi, int(radius * 0.45) + 3, endpoint=False)
-    ring = centre + np.stack([np.cos(around), np.sin(around)], 1) * (radius + 3.5)
+    around = np.linspace(0, 2 * np.pi, int(radius * 0.28) + 2, endpoint=False)
+    ring = centre + np.stack([np.cos(around), np.sin(around)], 1) * (radius + 4.5)
     sower.sow("spindle", ring, around + np.pi / 2)
 
 
@@ -204,9 +204,9 @@ def _rim(
 def _line_normal(sower: _Sower, glands: GlandMap, wide: np.ndarray) -> None:
     """One layer of basal nuclei, goblet vacuoles above them."""
     rng, depth = sower.rng, _depth(glands.epithelium)
-    points, angles = _rim(rng, depth, at_um=6.0, step_um=6.6)
+    points, angles = _rim(rng, depth, at_um=6.5, step_um=7.2)
     _scatter(sower, "basal", points, angles, shake_um=0.5)
-    points, angles = _rim(rng, depth, at_um=17.0, step_um=10.5)
+    points, angles = _rim(rng, depth, at_um=17.5, step_um=10.6)
     full = lookup(wide, points, AREA_UM, outside=0)
     kept = rng.uniform(size=len(points)) < np.clip(0.8 + 0.12 * full, 0.3, 1)
     kept &= lookup(glands.lumen, points, MAP_UM, outside=0) < 100
@@ -218,7 +218,7 @@ def _line_adenoma(sower: _Sower, glands: GlandMap, wide: np.ndarray) -> None:
     """Pencil nuclei at uneven heights, crowded; hardly a goblet cell."""
     rng, depth = sower.rng, _depth(glands.epithelium)
     clear = _depth(255 - glands.lumen)
-    for at_um, step_um in ((7.0, 5.4), (13.5, 6.4), (19.5, 13.0)):
+    for at_um, step_um in ((8.0, 6.0), (14.5, 7.5), (20.5, 17.0)):
         points, angles = _rim(rng, depth, at_um=at_um, step_um=step_um)
         points, angles = _clear_of(points, angles, clear, 6.0)
         height = rng.normal(0, 2.2, len(points))
@@ -231,12 +231,15 @@ def _line_carcinoma(sower: _Sower, glands: GlandMap, wide: np.ndarray) -> None:
     rng, depth = sower.rng, _depth(glands.epithelium)
     clear = _depth(255 - glands.lumen)
     extent = np.array(depth.shape[::-1]) * MAP_UM
-    points = _jittered(rng, extent, pitch=10.8)
-    inside = lookup(depth, points, MAP_UM, outside=0) > 4.5
-    points = points[inside]
+    lined = [_rim(rng, depth, at_um=6.5, step_um=9.6), _rim(rng, clear, at_um=7.5, step_um=9.2)]
+    points, angles = _clear_of(*lined[0], clear, 4.5)
+    _scatter(sower, "pleomorphic", points, angles, shake_um=1.5)
+    points, angles = _clear_of(*lined[1], depth, 13.0)
+    _scatter(sower, "pleomorphic", points, angles, shake_um=1.5)
+    points = _jittered(rng, extent, pitch=11.0)
     angles = rng.uniform(0, np.pi, len(points))
-    points, angles = _clear_of(points, angles, clear, 4.5)
-    _scatter(sower, "pleomorphic", points, angles, shake_um=1.8)
+    points, angles = _clear_of(*_clear_of(points, angles, depth, 13.0), clear, 14.0)
+    _scatter(sower, "pleomorphic", points, angles, shake_um=1.2)
     points = _jittered(rng, extent, pitch=7.5)
     points = points[lookup(glands.lumen, points, MAP_UM, outside=0) > 200]
     dirty = points[rng.uniform(size=len(points)) < 0.16]

@@ -138,7 +138,7 @@ class DrawnGlass:
         """Return the haematoxylin and eosin planes of a frame less its rim."""
         anatomy = self._anatomy
         epithelium = frame.sample(anatomy.epithelium, MAP_UM)
-        hole = cv2.LUT(frame.sample(anatomy.lumen, MAP_UM), _HOLE)
+        lumen = frame.sample(anatomy.lumen, MAP_UM)
         nuclei, pale, red = (
             frame.stamp(self._planes[name], brushes) for name in ("nuclei", "pale", "red")
         )
@@ -151,12 +151,15 @@ class DrawnGlass:
         inside = cv2.compare(epithelium, 127, cv2.CMP_GT)
         cv2.copyTo(cv2.LUT(grain, _CELL_EOSIN), inside, e)
         e = cv2.multiply(e, frame.sample(anatomy.tone, AREA_UM), scale=1 / 128)
-        mucin = cv2.LUT(brushes.texture("loose", frame.x_px + 377, frame.y_px, place[2]), _MUCIN)
+        border = cv2.LUT(lumen, _BRUSH_BORDER)
+        e = cv2.add(e, cv2.add(border, cv2.LUT(epithelium, _MEMBRANE)))
+        mucin = cv2.LUT(brushes.texture("grain", frame.x_px + 377, frame.y_px, place[2]), _MUCIN)
         mucin = cv2.bitwise_and(mucin, inside)
-        hole = cv2.max(hole, pale)
+        hole = cv2.max(cv2.LUT(lumen, _HOLE), pale)
         e = cv2.multiply(e, 255 - hole, scale=1 / 255)
         content = cv2.multiply(hole, mucin, scale=1 / 255)
-        h = cv2.max(nuclei, content)
+        plasm = cv2.multiply(cv2.LUT(epithelium, _BASOPHIL), 255 - hole, scale=1 / 255)
+        h = cv2.max(nuclei, cv2.add(content, plasm))
         e = cv2.max(cv2.add(cv2.subtract(e, cv2.LUT(nuclei, _DISPLACED)), content // 3), red)
         solid = cv2.LUT(tissue, _SOLID)
         h, e = (cv2.multiply(plane, solid, scale=1 / 255) for plane in (h, e))
@@ -253,7 +256,10 @@ def _ramp(low: float, high: float, start: float, stop: float) -> np.ndarray:
 
 _SOLID = _ramp(112, 142, 0, 255)
 _HOLE = _ramp(118, 142, 0, 255)
-_STROMA_EOSIN = _ramp(0, 255, 30, 165)
-_CELL_EOSIN = _ramp(0, 255, 40, 150)
-_MUCIN = _ramp(60, 255, 4, 60)
+_STROMA_EOSIN = np.interp(np.arange(256), [0, 16, 60, 255], [14, 48, 78, 142]).astype(np.uint8)
+_CELL_EOSIN = np.interp(np.arange(256), [0, 16, 60, 255], [34, 58, 80, 134]).astype(np.uint8)
+_MUCIN = _ramp(20, 255, 14, 44)
+_BASOPHIL = _ramp(110, 145, 10, 24)  # cytoplasm is a little bluer than stroma
+_BRUSH_BORDER = np.interp(np.arange(256), [10, 60, 110, 130], [0, 34, 34, 0]).astype(np.uint8)
+_MEMBRANE = np.interp(np.arange(256), [50, 90, 120, 140], [0, 22, 22, 0]).astype(np.uint8)
 _DISPLACED = _ramp(0, 255, 0, 70)  # nuclei hold little eosin

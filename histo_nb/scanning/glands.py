@@ -87,19 +87,29 @@ def _normal(rng: np.random.Generator, ground: Ground) -> GlandMap:
 
 def _adenoma(rng: np.random.Generator, ground: Ground) -> GlandMap:
     """Long tubules, side by side and bent together, each with a slit."""
-    half, gap = rng.uniform(37, 42), rng.uniform(12, 17)
+    half, gap = rng.uniform(38, 43), rng.uniform(11, 15)
     extent = float(np.hypot(*ground.size_um)) / 2 + 300
     epithelium, hole = ground.blank(), ground.blank()
-    bend = _bend(rng, ground, reach_um=75, wavelength_um=950)
+    bend = _bend(rng, ground, reach_um=150, wavelength_um=1150)
     for v in np.arange(-extent, extent, 2 * half + gap):
         u = -extent + rng.uniform(0, 300)
         while u < extent:
-            length = rng.uniform(130, 460)
+            length = float(np.clip(170 * np.exp(0.5 * rng.normal()), 85, 480))
             outer, inner = _tubule(rng, length, half, ground, bend, np.array([u + length / 2, v]))
-            if ground.holds(outer).mean() > 0.97:
-                fill(epithelium, outer)
-                fill(hole, inner)
+            fill(epithelium, outer)
+            fill(hole, inner)
             u += length + gap
+    return _cut_to(ground, epithelium, hole)
+
+
+def _cut_to(ground: Ground, epithelium: np.ndarray, hole: np.ndarray) -> GlandMap:
+    """Return glands cut off at the room's edge: lumina open there no nearer than a cell."""
+    clear = cv2.distanceTransform((ground.room > 127).astype(np.uint8), cv2.DIST_L2, 3) * MAP_UM
+    epithelium[clear < 10] = 0
+    hole[clear < 34] = 0
+    n, labels, stats, _ = cv2.connectedComponentsWithStats((epithelium > 127).astype(np.uint8))
+    shred = stats[:, cv2.CC_STAT_AREA] * MAP_UM**2 < 1500
+    epithelium[shred[labels]] = 0
     return GlandMap(epithelium=epithelium, lumen=hole)
 
 
@@ -131,27 +141,32 @@ def _carcinoma(rng: np.random.Generator, ground: Ground) -> GlandMap:
     shape = ground.room.shape
     field = smooth_noise(rng, shape, 200 / MAP_UM)
     field = field + 0.55 * smooth_noise(rng, shape, 85 / MAP_UM)
-    field = field + 0.16 * smooth_noise(rng, shape, 26 / MAP_UM)
+    field = field + 0.09 * smooth_noise(rng, shape, 26 / MAP_UM)
     clear = cv2.distanceTransform((ground.room > 127).astype(np.uint8), cv2.DIST_L2, 3) * MAP_UM
     epithelium = ((field > -0.06) & (clear > 14)).astype(np.uint8) * 255
-    epithelium = cv2.medianBlur(epithelium, 5)
+    epithelium = cv2.medianBlur(epithelium, 9)
     hole = _cribriform(rng, ground, epithelium)
     return GlandMap(epithelium=epithelium, lumen=hole)
 
 
 def _cribriform(rng: np.random.Generator, ground: Ground, epithelium: np.ndarray) -> np.ndarray:
-    """Return punched-out holes of uneven size inside the epithelium."""
+    """Return punched-out holes in the epithelium, and a few wide lumina."""
     depth = cv2.distanceTransform(epithelium, cv2.DIST_L2, 5) * MAP_UM
     hole = ground.blank()
-    pitch = 46.0
-    seeds = _lattice(ground, pitch, rng) + 0  # a lattice keeps holes apart
-    seeds = seeds + rng.normal(0, 8, seeds.shape)
-    room = lookup(depth, seeds, MAP_UM, outside=0) - 13
-    wide = lookup(ground.wide, seeds, AREA_UM, outside=0)
-    size = np.minimum(room, rng.gamma(4.0, 4.2, len(seeds)) * np.exp(0.2 * wide))
-    for seed, radius in zip(seeds[size > 4], size[size > 4], strict=True):
-        stretch, turn = rng.uniform(1, 1.7), rng.uniform(0, np.pi)
-        fill(hole, seed + _blob(rng, radius, stretch, turn, waves=0.12))
+    for pitch, shell_um, low_um, high_um in ((170.0, 20.0, 20.0, 40.0), (48.0, 14.0, 5.0, 18.0)):
+        away = cv2.distanceTransform(255 - hole, cv2.DIST_L2, 5) * MAP_UM
+        seeds = _lattice(ground, pitch, rng)
+        seeds = seeds + rng.normal(0, 0.1 * pitch, seeds.shape)
+        room = np.minimum(
+            lookup(depth, seeds, MAP_UM, outside=0) - shell_um,
+            lookup(away, seeds, MAP_UM, outside=0) - 17,
+        )
+        wide = lookup(ground.wide, seeds, AREA_UM, outside=0)
+        size = np.minimum(room, rng.uniform(low_um, high_um, len(seeds)) * np.exp(0.15 * wide))
+        size[rng.uniform(size=len(size)) < 0.15] = 0
+        for seed, radius in zip(seeds[size > low_um], size[size > low_um], strict=True):
+            stretch, turn = rng.uniform(1, 1.6), rng.uniform(0, np.pi)
+            fill(hole, seed + _blob(rng, radius, stretch, turn, waves=0.08))
     return hole
 
 

@@ -81,7 +81,7 @@ def _grow_tissue(rng: np.random.Generator, size_um: tuple[float, float]) -> np.n
     for (cx, cy), (rx, ry) in zip(centres, radii, strict=True):
         ring = (np.abs((x - cx) / rx) ** 2.6 + np.abs((y - cy) / ry) ** 2.6) ** (1 / 2.6)
         solid = np.maximum(solid, 1 - ring)
-    waves = ((1100, 0.11), (380, 0.035), (120, 0.012))
+    waves = ((1100, 0.07), (380, 0.03), (120, 0.012))
     for wavelength_um, amplitude in waves:
         solid += amplitude * smooth_noise(rng, solid.shape, wavelength_um / AREA_UM)
     mask = (solid > 0).astype(np.uint8)
@@ -98,11 +98,11 @@ def _piece_places(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return centres and radii of the pieces, relative to the slide."""
     if rng.random() < 0.5 or max(size_um) < 2 * (ACROSS_UM + MARGIN_UM):
-        return np.array([[0.5, 0.5]]), np.array([[0.45, 0.43]])
+        return np.array([[0.5, 0.5]]), np.array([[0.41, 0.385]])
     share = rng.uniform(0.42, 0.58)
-    gap = 0.03
-    centres = np.array([[share / 2 + 0.005, 0.5], [share / 2 + 0.495, 0.5]])
-    radii = np.array([[share / 2 - gap, 0.44], [(1 - share) / 2 - gap, 0.42]])
+    gap, first, second = 0.045, 0.04 + 0.92 * share / 2, 0.5 + 0.92 * share / 2
+    centres = np.array([[first, rng.uniform(0.48, 0.52)], [second, rng.uniform(0.48, 0.52)]])
+    radii = np.array([[0.46 * share - gap, 0.4], [0.46 * (1 - share) - gap, 0.38]])
     return (centres, radii) if size_um[0] >= size_um[1] else (centres[:, ::-1], radii[:, ::-1])
 
 

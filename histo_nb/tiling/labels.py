@@ -71,7 +71,7 @@ def label_slides(
 
     Virtual slides bring their truth; a slide without outlines keeps its tiles, unlabelled.
     """
-    slides = home.catalog.slides(list(tiles.slide_id.unique()))
+    slides = home.catalog.slides(list(tiles.slide_id.unique())).set_index("slide_id")
     labelled = []
     for slide_id, rows in tiles.groupby("slide_id", sort=False):
         truth = slides.loc[slide_id, "truth_path"]

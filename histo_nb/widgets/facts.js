@@ -21,7 +21,8 @@ function render({ model, el }) {
     h("header", { class: "hf-answer" },
       h("p", { class: "h-quiet hf-slide", title: facts.slide_id }, facts.slide_id),
       h("h2", { class: "hf-class" },
-        h("span", { class: "h-dot", style: { background: facts.colour } }), facts.slide_class),
+        h("span", { class: "h-dot", style: { background: facts.colour } }),
+        h("span", {}, facts.slide_class)),
       h("p", { class: "hf-confidence" }, h("b", {}, facts.confidence), " confidence")),
     ...facts.warnings.map((text) => h("p", { class: "h-warning", role: "alert" }, text)),
     section("Tissue by class",
@@ -29,7 +30,7 @@ function render({ model, el }) {
         h("i", { style: { width: `${100 * part.share}%`, background: part.colour } }))),
       h("ul", { class: "hf-shares" }, facts.shares.map((part) =>
         h("li", {}, h("span", { class: "h-dot", style: { background: part.colour } }),
-          h("span", {}, part.label), h("b", {}, part.text))))),
+          h("span", { class: "hf-label" }, part.label), h("b", {}, part.text))))),
     section(facts.regions.length ? "Regions to look at" : "Regions",
       facts.regions.length
         ? h("ol", { class: "hf-regions" }, facts.regions.map(region))
@@ -43,7 +44,7 @@ function render({ model, el }) {
   const region = (facts, index) => h("li", {},
     h("span", { class: "hf-number", style: { background: facts.colour } }, `${index + 1}`),
     h("div", { class: "hf-what" },
-      h("b", {}, facts.label),
+      h("b", { class: "hf-label" }, facts.label),
       h("span", { class: "h-quiet" }, `${facts.area} · ${facts.probability}`)),
     h("button", {
       type: "button", class: "h-button", "aria-label": `Take me there: region ${index + 1}`,

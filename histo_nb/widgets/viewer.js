@@ -180,8 +180,11 @@ function render({ model, el }) {
     ctx.imageSmoothingQuality = "high";
     if (overview) place(overview, { x: 0, y: 0, width: slide.width, height: slide.height });
     for (const detail of [...details].sort((a, b) => b.upp - a.upp)) place(detail.image, detail);
-    if (heat && model.get("opacity") > 0) {
-      ctx.globalAlpha = model.get("opacity");
+    const times = 10 / (slide.mpp * view.upp);
+    if (heat && overview) {
+      // Where cells are read, their own colours matter more: full up to 5×, a quarter from 20× on.
+      const fading = Math.min(Math.max(1 - 0.375 * Math.log2(times / 5), 0.25), 1);
+      ctx.globalAlpha = model.get("opacity") * fading;
       ctx.globalCompositeOperation = "multiply"; // nuclei stay as dark as they are
       ctx.imageSmoothingEnabled = false; // one square is one tile: nothing is made up between
       place(heat.image, heat);
@@ -189,22 +192,23 @@ function render({ model, el }) {
       ctx.globalCompositeOperation = "source-over";
     }
     outlines.setAttribute("viewBox", `${view.x} ${view.y} ${width * view.upp} ${height * view.upp}`);
-    outlines.style.display = badges.style.display = outlineBox.checked ? "" : "none";
+    outlines.style.display = badges.style.display = overview && outlineBox.checked ? "" : "none";
     for (const badge of badges.children) {
       const [x, y] = badge.place;
       badge.style.transform = `translate(${(x - view.x) / view.upp}px, ${(y - view.y) / view.upp}px)`;
     }
-    measure();
+    measure(times);
   }
 
-  function measure() {
+  function measure(times) {
     const most = view.upp * slide.mpp * 130; // µm that fit in the ruler's 130 px
     const ten = 10 ** Math.floor(Math.log10(most));
     const um = ten * STEPS.filter((step) => step * ten <= most).pop();
     bar.style.width = `${um / slide.mpp / view.upp}px`;
     barText.textContent = um >= 1000 ? `${um / 1000} mm` : `${um} µm`;
-    const times = 10 / (slide.mpp * view.upp);
-    power.textContent = `${times >= 9.95 ? Math.round(times) : times.toFixed(times < 0.95 ? 2 : 1)}×`;
+    const shown = times >= 9.95 ? Math.round(times) : times.toFixed(times < 0.95 ? 2 : 1);
+    const beyond = slide.power && times > slide.power * 1.05;
+    power.textContent = beyond ? `${shown}× of a ${slide.power}× scan` : `${shown}×`;
   }
 
   // ------------------------------------------------------------------ layers
@@ -261,7 +265,7 @@ function render({ model, el }) {
         type: "button", class: "hv-badge", style: { background: region.colour },
         title: `Region ${i + 1}: ${region.label}`, onclick: () => pick(i),
       }, `${i + 1}`);
-      badge.place = [region.bounds[0], region.bounds[1]];
+      badge.place = region.corner;
       return badge;
     }));
     mark();

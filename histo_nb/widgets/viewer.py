@@ -48,7 +48,7 @@ class SlideViewer(anywidget.AnyWidget):  # type: ignore[misc]
     slide = traitlets.Dict().tag(sync=True)
     overview = traitlets.Bytes().tag(sync=True)  # JPEG
     heatmap = traitlets.Dict().tag(sync=True)  # png, x, y, width, height (level-0 px)
-    regions = traitlets.List().tag(sync=True)  # rings, label, colour, bounds
+    regions = traitlets.List().tag(sync=True)  # see `_region_layer`
     selected = traitlets.Int(-1).tag(sync=True)  # index in regions
     opacity = traitlets.Float(0.5, min=0, max=1).tag(sync=True)
     message = traitlets.Unicode().tag(sync=True)  # stands in the picture's place
@@ -162,6 +162,7 @@ def _region_layer(region: Annotation, colours: dict[str, str]) -> dict[str, Any]
     return {
         "label": region.label,
         "colour": colours.get(region.label, "#d55e00"),
+        "corner": list(min(rings[0].coords, key=sum)),  # where its number stands
         "bounds": [float(value) for value in region.outline.bounds],
         "rings": [[[float(x), float(y)] for x, y in ring.coords] for ring in rings],
     }

@@ -7,7 +7,7 @@ function render({ model, el }) {
   });
   const count = h("span", { class: "h-count" });
   el.append(
-    h("div", { class: "h-panel" },
+    h("div", { class: "h-panel hw" },
       h("h2", {}, "Worklist", count),
       h("p", { class: "h-quiet hw-order" }, "Most abnormal tissue first"),
       list),
@@ -25,15 +25,14 @@ function render({ model, el }) {
 
   function item(entry, index) {
     return h("li", { role: "option", id: `hw-${index}`, onclick: () => choose(index) },
-      h("div", { class: "hw-top" },
-        h("span", { class: "hw-id", title: entry.slide_id }, entry.slide_id),
-        h("span", { class: "hw-share" }, entry.abnormal)),
-      h("div", { class: "h-meter", "aria-hidden": "true" },
-        h("i", { style: { width: `${100 * entry.share}%`, background: entry.colour } })),
-      h("div", { class: "hw-facts" },
+      h("div", { class: "hw-id", title: entry.slide_id }, entry.slide_id),
+      h("div", { class: "hw-row" },
         h("span", { class: "h-dot", style: { background: entry.colour } }),
         h("span", { class: "hw-class" }, entry.slide_class),
-        h("span", { class: "h-quiet" }, `${entry.confidence} · ${entry.regions}`)));
+        h("span", { class: "hw-share" }, `${entry.abnormal} abnormal`)),
+      h("div", { class: "h-meter", "aria-hidden": "true" },
+        h("i", { style: { width: `${100 * entry.share}%`, background: entry.colour } })),
+      h("div", { class: "h-quiet" }, `${entry.confidence} confidence · ${entry.regions}`));
   }
   function fill() {
     const entries = model.get("entries");

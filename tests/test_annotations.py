@@ -1,0 +1,85 @@
+import json
+
+import pytest
+import shapely
+from hypothesis import given
+from hypothesis import strategies as st
+from shapely.geometry import MultiPolygon
+
+from histo_nb.annotations import Annotation, read_geojson, write_geojson
+from histo_nb.errors import TableError
+
+places = st.floats(-1e6, 1e6)
+boxes = st.builds(
+    lambda x, y, w, h: shapely.box(x, y, x + w, y + h),
+    *(places, places, st.floats(1, 1e5), st.floats(1, 1e5)),
+)
+rings = st.builds(lambda x, y, r: shapely.Point(x, y).buffer(r), places, places, st.floats(1, 1e4))
+donuts = rings.map(lambda ring: ring.difference(shapely.affinity.scale(ring, 0.5, 0.5)))
+pairs = boxes.map(lambda box: MultiPolygon([box, shapely.affinity.translate(box, 2e5, 0)]))
+annotations = st.builds(
+    Annotation,
+    boxes | rings | donuts | pairs,
+    st.text(),
+    st.dictionaries(st.text(), st.floats(allow_nan=False, allow_infinity=False), max_size=3),
+)
+
+
+@given(st.lists(annotations, max_size=5))
+def test_annotations_survive_their_file_exactly(tmp_path_factory, wanted):
+    path = tmp_path_factory.mktemp("annotations") / "a.geojson"
+    got = read_geojson(write_geojson(wanted, path))
+    assert got == wanted
+    assert all(a.outline.equals_exact(b.outline) for a, b in zip(got, wanted, strict=True))
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.text(max_size=2),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=12,
+)
+geometries = st.fixed_dictionaries(
+    {
+        "type": st.sampled_from(["Polygon", "MultiPolygon", "Point", "GeometryCollection", ""]),
+        "coordinates": anything,
+    }
+)
+properties = st.fixed_dictionaries(
+    {"classification": st.fixed_dictionaries({"name": anything}), "measurements": anything}
+)
+features = st.fixed_dictionaries(
+    {"geometry": geometries | anything, "properties": properties | anything}
+)
+
+
+@given(st.lists(features, max_size=2) | anything)
+def test_what_is_no_annotation_is_refused_by_name(tmp_path_factory, content):
+    path = tmp_path_factory.mktemp("annotations") / "a.geojson"
+    path.write_text(json.dumps(content))
+    try:
+        read = read_geojson(path)
+    except TableError as error:
+        assert str(path) in str(error)
+    else:
+        assert all(a.outline.is_valid for a in read)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000])
+def test_what_is_no_json_is_refused_by_name(tmp_path, content):
+    (tmp_path / "a.geojson").write_bytes(content)
+    with pytest.raises(TableError, match=r"a\.geojson"):
+        read_geojson(tmp_path / "a.geojson")
+    with pytest.raises(TableError, match=r"b\.geojson"):
+        read_geojson(tmp_path / "b.geojson")
+
+
+def test_older_measurements_are_read(tmp_path):
+    feature = {
+        "geometry": shapely.geometry.mapping(shapely.box(0, 0, 1, 1)),
+        "properties": {
+            "classification": {"name": "Tumor"},
+            "measurements": [{"name": "area_mm2", "value": 2.5}],
+        },
+    }
+    (tmp_path / "a.geojson").write_text(json.dumps([feature]))
+    assert read_geojson(tmp_path / "a.geojson")[0].measurements == {"area_mm2": 2.5}

@@ -3,10 +3,12 @@
 
 BIN := .venv/bin
 NOTEBOOKS = $(wildcard notebooks/*.ipynb dashboards/*.ipynb)
+STRIP = $(BIN)/nbstripout --keep-id --drop-tagged-cells=injected-parameters \
+	--extra-keys="metadata.papermill cell.metadata.papermill"
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lab dashboard screenshots check
+.PHONY: help setup demo test lab dashboard screenshots check strip
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -35,4 +37,7 @@ check: setup ## lint, format, types, who imports whom, notebooks without outputs
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/nbstripout --verify $(NOTEBOOKS) </dev/null
+	$(STRIP) --verify $(NOTEBOOKS)
+
+strip: setup ## clear the outputs of the notebooks
+	$(STRIP) $(NOTEBOOKS)

@@ -9,7 +9,7 @@ from hypothesis import settings
 from histo_nb.home import Home, open_home
 
 # The same examples every time, whatever the load of the machine: timings are never asserted.
-settings.register_profile("house", deadline=None, derandomize=True, max_examples=100)
+settings.register_profile("house", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("house")
 
 

@@ -64,6 +64,24 @@ def test_what_is_no_annotation_is_refused_by_name(tmp_path_factory, content):
         assert all(a.outline.is_valid for a in read)
 
 
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        {"type": "Polygon", "coordinates": [[[0, 0], [9, 9], [9, 0], [0, 9], [0, 0]]]},  # a bow tie
+        {"type": "Polygon", "coordinates": []},
+        {"type": "MultiPolygon", "coordinates": [[[[0, 0], [9, 0], [9, 9], [0, 0]]], []]},
+        {"type": "LineString", "coordinates": [[0, 0], [9, 9]]},
+        None,
+    ],
+)
+def test_what_is_no_polygon_is_refused_by_name(tmp_path, geometry):
+    properties = {"classification": {"name": "Tumor"}}
+    feature = {"geometry": geometry, "properties": properties}
+    (tmp_path / "a.geojson").write_text(json.dumps({"features": [feature]}))
+    with pytest.raises(TableError, match="feature 0"):
+        read_geojson(tmp_path / "a.geojson")
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000])
 def test_what_is_no_json_is_refused_by_name(tmp_path, content):
     (tmp_path / "a.geojson").write_bytes(content)

@@ -117,15 +117,18 @@ def _add(root, start):
         Home(root).catalog.add_slide(slide(i))
 
 
-@pytest.mark.parametrize("method", ["spawn", "fork"])
-def test_many_processes_write_at_once(home, method):
-    if method == "fork":
-        home.catalog.note("opened", "before the fork")
-    context = multiprocessing.get_context(method)
-    with ProcessPoolExecutor(4, mp_context=context) as pool:
+def test_many_processes_make_and_write_a_catalogue_at_once(home):
+    with ProcessPoolExecutor(4, mp_context=multiprocessing.get_context("spawn")) as pool:
         for done in [pool.submit(_add, home.root, 20 * n) for n in range(4)]:
             done.result()
     assert len(home.catalog.slides()) == 80
+
+
+def test_a_forked_process_gets_connections_of_its_own(home, monkeypatch):
+    before = home.catalog.engine
+    assert home.catalog.engine is before
+    monkeypatch.setattr(module.os, "getpid", lambda: 0)
+    assert home.catalog.engine is not before
 
 
 def test_many_threads_write_at_once(home):

@@ -116,3 +116,19 @@ def open_dataset(folder: Path) -> Dataset:
     if len(dataset.pixels) != len(dataset.rows):
         raise DatasetError(f"{folder}: pixels and rows differ in number; remove it, make it again")
     return dataset
+
+
+def find_dataset(home: Home, dataset_id: str = "") -> Dataset:
+    """Open a data set by its id, or the newest one.
+
+    Raises
+    ------
+    DatasetError
+        There is none of that id, or none at all.
+    """
+    folders = sorted(home.datasets.glob("D-*"), key=lambda path: path.stat().st_mtime)
+    if dataset_id:
+        folders = [folder for folder in folders if folder.name == dataset_id]
+    if not folders:
+        raise DatasetError(f"no data set {dataset_id or 'yet'}; make one with `histo-nb balance`")
+    return open_dataset(folders[-1])

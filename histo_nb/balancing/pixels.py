@@ -75,7 +75,10 @@ def write_pixels(rows: pd.DataFrame, path: Path) -> Path:
     with writing(path) as temporary:
         pixels = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
         numbered = rows.reset_index(drop=True)
-        with tqdm(total=len(rows), desc="decoding", unit="tile") as bar, ThreadPoolExecutor() as pool:
+        with (
+            tqdm(total=len(rows), desc="decoding", unit="tile") as bar,
+            ThreadPoolExecutor() as pool,
+        ):
             for _, tiles in numbered.groupby("slide_path", sort=False):
                 records = tiles.to_dict("records")
                 with Slide(tiles.slide_path.iloc[0]) as slide:
@@ -117,5 +120,3 @@ def measure_statistics(pixels: np.ndarray, rows: np.ndarray) -> dict[str, list[f
         "std": np.sqrt(variance).tolist(),
         "variance": variance.tolist(),
     }
-
-

@@ -78,7 +78,9 @@ def _check_patients(labelled: pd.DataFrame) -> None:
         )
     patients = labelled.groupby("label").patient_id.nunique()
     if len(patients) < 2:
-        raise DatasetError(f"only the class {patients.index[0]} is labelled; at least two are needed")
+        raise DatasetError(
+            f"only the class {patients.index[0]} is labelled; at least two are needed"
+        )
     if (patients < 2).any():
         alone = ", ".join(patients.index[patients < 2])
         raise DatasetError(

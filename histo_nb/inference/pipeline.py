@@ -62,7 +62,9 @@ def analyse_slides(
         masked = [name for name in wanted if mask_path(home, name).is_file()]
         spec = _tile_spec(runtime_bundle, min_tissue)
         tiles, failed = tile_slides(home, masked, spec=spec)
-        failures.append(failed[~failed.slide_id.isin(pd.concat(failures).slide_id if failures else [])])
+        failures.append(
+            failed[~failed.slide_id.isin(pd.concat(failures).slide_id if failures else [])]
+        )
     check_tiles(tiles, runtime_bundle.card)
     folders = []
     for slide_id in wanted:
@@ -170,5 +172,3 @@ def _check_readable(failures: list[dict[str, str]], tiles: pd.DataFrame) -> None
             f"{len(failures)} of {len(tiles)} tiles of {tiles.slide_id.iloc[0]} cannot be read, "
             f"first: {failures[0]['error']}"
         )
-
-

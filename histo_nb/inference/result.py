@@ -96,3 +96,18 @@ def read_result(folder: Path | str) -> SlideResult:
         predictions=read_table(folder / "predictions.parquet", PREDICTIONS),
         regions=read_geojson(folder / "regions.geojson"),
     )
+
+
+def find_result(home: Home, slide_id: str) -> Path:
+    """Return the folder of a slide's latest result.
+
+    Raises
+    ------
+    CatalogError
+        The slide was not analysed yet.
+    """
+    results = home.catalog.results()
+    found = results.result_path[results.slide_id == slide_id]
+    if found.empty:
+        raise CatalogError(f"no result for {slide_id}; make one with `histo-nb analyse {slide_id}`")
+    return Path(found.iloc[0])

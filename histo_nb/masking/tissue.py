@@ -140,7 +140,9 @@ def clean_mask(mask: np.ndarray, *, mpp: float, spec: MaskSpec) -> np.ndarray:
 
 
 def _drop_small(mask: np.ndarray, min_area_px: float) -> np.ndarray:
-    _, parts, stats, _ = cv2.connectedComponentsWithStats(np.ascontiguousarray(mask), connectivity=4)
+    _, parts, stats, _ = cv2.connectedComponentsWithStats(
+        np.ascontiguousarray(mask), connectivity=4
+    )
     keep = stats[:, cv2.CC_STAT_AREA] >= min_area_px
     keep[0] = False
     return keep[parts].astype(np.uint8)

@@ -83,3 +83,17 @@ def production_model(home: Home) -> Path:
             "no model is in production; train one with `histo-nb train` and pass `histo-nb gate`"
         )
     return find_model(home, entry["model_id"])
+
+
+def newest_model(home: Home) -> str:
+    """Return the id of the model trained last.
+
+    Raises
+    ------
+    BundleError
+        There is none.
+    """
+    cards = sorted(home.models.glob("M-*/card.json"), key=lambda path: path.stat().st_mtime)
+    if not cards:
+        raise BundleError("no model yet; train one with `histo-nb train`")
+    return cards[-1].parent.name

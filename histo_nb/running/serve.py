@@ -121,7 +121,7 @@ def dashboards_folder() -> Path:
 
 
 def _start(process: "subprocess.Popen[bytes]", folder: Path, port: int, token: str) -> int:
-    assert process.stdin and process.stdout  # noqa: S101  both are pipes
+    assert process.stdin and process.stdout
     asked = {"folder": str(folder), "port": port, "token": token}
     process.stdin.write(json.dumps(asked).encode() + b"\n")
     process.stdin.flush()

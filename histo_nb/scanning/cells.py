@@ -13,6 +13,7 @@ from histo_nb.scanning.glands import (
     MAP_UM,
     GlandMap,
     blob,
+    distance_in,
     fill,
     lookup,
     prepare_ground,
@@ -69,9 +70,7 @@ class _Sower:
         return Cells(x_um=points[:, 0], y_um=points[:, 1], stamp=stamp)
 
 
-def grow_anatomy(
-    rng: np.random.Generator, areas: np.ndarray, classes: Sequence[str]
-) -> Anatomy:
+def grow_anatomy(rng: np.random.Generator, areas: np.ndarray, classes: Sequence[str]) -> Anatomy:
     """Return glands, stroma and cells grown in the class areas; see `grow_areas`."""
     tissue = _ragged(rng, refine(areas != GLASS, FINER))
     sower = _Sower(rng)
@@ -170,13 +169,6 @@ def _vessel(
     sower.sow("spindle", ring, around + np.pi / 2)
 
 
-def _depth(mask: np.ndarray) -> np.ndarray:
-    """Return the distance (µm) of each cell inside the mask to its edge."""
-    return np.asarray(
-        cv2.distanceTransform((mask > 127).astype(np.uint8), cv2.DIST_L2, 5) * MAP_UM
-    )
-
-
 def _rim(
     rng: np.random.Generator, depth: np.ndarray, *, at_um: float, step_um: float
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -203,12 +195,12 @@ def _rim(
 
 def _line_normal(sower: _Sower, glands: GlandMap, wide: np.ndarray) -> None:
     """One layer of basal nuclei, goblet vacuoles above them."""
-    rng, depth = sower.rng, _depth(glands.epithelium)
+    rng, depth = sower.rng, distance_in(glands.epithelium)
     points, angles = _rim(rng, depth, at_um=6.5, step_um=7.2)
     _scatter(sower, "basal", points, angles, shake_um=0.5)
     points, angles = _rim(rng, depth, at_um=17.5, step_um=10.6)
     full = lookup(wide, points, AREA_UM, outside=0)
-    kept = rng.uniform(size=len(points)) < np.clip(0.8 + 0.12 * full, 0.3, 1)
+    kept = rng.uniform(size=len(points)) < np.clip(0.74 + 0.14 * full, 0.3, 1)
     kept &= lookup(glands.lumen, points, MAP_UM, outside=0) < 100
     points = points[kept] + rng.normal(0, 0.9, (int(kept.sum()), 2))
     sower.sow("vacuole", points, angles[kept], plane="pale")
@@ -216,9 +208,9 @@ def _line_normal(sower: _Sower, glands: GlandMap, wide: np.ndarray) -> None:
 
 def _line_adenoma(sower: _Sower, glands: GlandMap, wide: np.ndarray) -> None:
     """Pencil nuclei at uneven heights, crowded; hardly a goblet cell."""
-    rng, depth = sower.rng, _depth(glands.epithelium)
-    clear = _depth(255 - glands.lumen)
-    for at_um, step_um in ((8.0, 6.0), (14.5, 7.5), (20.5, 17.0)):
+    rng, depth = sower.rng, distance_in(glands.epithelium)
+    clear = distance_in(255 - glands.lumen)
+    for at_um, step_um in ((8.0, 7.1), (14.5, 9.6), (20.5, 26.0)):
         points, angles = _rim(rng, depth, at_um=at_um, step_um=step_um)
         points, angles = _clear_of(points, angles, clear, 6.0)
         height = rng.normal(0, 2.2, len(points))
@@ -228,8 +220,8 @@ def _line_adenoma(sower: _Sower, glands: GlandMap, wide: np.ndarray) -> None:
 
 def _line_carcinoma(sower: _Sower, glands: GlandMap, wide: np.ndarray) -> None:
     """Nuclei of all sizes in disorder; debris in the lumina."""
-    rng, depth = sower.rng, _depth(glands.epithelium)
-    clear = _depth(255 - glands.lumen)
+    rng, depth = sower.rng, distance_in(glands.epithelium)
+    clear = distance_in(255 - glands.lumen)
     extent = np.array(depth.shape[::-1]) * MAP_UM
     lined = [_rim(rng, depth, at_um=6.5, step_um=9.6), _rim(rng, clear, at_um=7.5, step_um=9.2)]
     points, angles = _clear_of(*lined[0], clear, 4.5)
@@ -250,7 +242,7 @@ _LINERS = {"normal": _line_normal, "adenoma": _line_adenoma, "carcinoma": _line_
 
 # Cells per mm² of stroma, round and spindle: what the epithelium lacks in nuclei its stroma has,
 # so that the share of haematoxylin is alike in all classes.
-_STROMA = {"normal": (6200, 900), "adenoma": (3600, 900), "carcinoma": (2600, 1900)}
+_STROMA = {"normal": (9500, 900), "adenoma": (2200, 700), "carcinoma": (2700, 1800)}
 
 
 def _sow_stroma(
@@ -264,8 +256,8 @@ def _sow_stroma(
     """Sow lymphocytes, plasma cells and fibroblasts between the glands."""
     rng = sower.rng
     taken = cv2.max(cv2.max(epithelium, lumen), 255 - tissue)
-    free = _depth(255 - taken)
-    busy = np.exp(0.4 * smooth_noise(rng, (areas.shape[0], areas.shape[1]), 500 / AREA_UM) - 0.08)
+    free = distance_in(255 - taken)
+    busy = np.exp(0.6 * smooth_noise(rng, (areas.shape[0], areas.shape[1]), 500 / AREA_UM) - 0.18)
     flow = np.pi * smooth_noise(rng, (areas.shape[0], areas.shape[1]), 420 / AREA_UM)
     extent = np.array(tissue.shape[::-1]) * MAP_UM
     for value, name in enumerate(classes):

@@ -13,9 +13,8 @@ from histo_nb.annotations import Annotation
 from histo_nb.errors import SpecError
 from histo_nb.geometry import check_positive
 from histo_nb.scanning.brushes import REACH_UM, Brushes, make_brushes
-from histo_nb.scanning.cells import Anatomy, Cells, grow_anatomy
+from histo_nb.scanning.cells import Cells, grow_anatomy
 from histo_nb.scanning.glands import ARCHITECTURES, MAP_UM
-from histo_nb.scanning.glass import GLASS_RGB
 from histo_nb.scanning.outline import AREA_UM, grow_areas, trace
 from histo_nb.scanning.stain import colour, mix_stain
 
@@ -122,7 +121,9 @@ class DrawnGlass:
     def _paint(self, x_px: int, y_px: int, size: tuple[int, int], mpp: float) -> np.ndarray:
         """Return one block painted at `mpp`; the only place where pixels are made."""
         brushes = make_brushes(mpp)
-        frame = _Frame(x_px - RIM_PX, y_px - RIM_PX, size[0] + 2 * RIM_PX, size[1] + 2 * RIM_PX, mpp)
+        frame = _Frame(
+            x_px - RIM_PX, y_px - RIM_PX, size[0] + 2 * RIM_PX, size[1] + 2 * RIM_PX, mpp
+        )
         tissue = frame.sample(self._anatomy.tissue, MAP_UM)
         if tissue.max() < 100:
             h = e = np.zeros((size[1], size[0]), np.uint8)
@@ -258,7 +259,7 @@ _SOLID = _ramp(112, 142, 0, 255)
 _HOLE = _ramp(118, 142, 0, 255)
 _STROMA_EOSIN = np.interp(np.arange(256), [0, 16, 60, 255], [14, 48, 78, 142]).astype(np.uint8)
 _CELL_EOSIN = np.interp(np.arange(256), [0, 16, 60, 255], [34, 58, 80, 134]).astype(np.uint8)
-_MUCIN = _ramp(20, 255, 14, 44)
+_MUCIN = _ramp(40, 255, 4, 26)
 _BASOPHIL = _ramp(110, 145, 10, 24)  # cytoplasm is a little bluer than stroma
 _BRUSH_BORDER = np.interp(np.arange(256), [10, 60, 110, 130], [0, 34, 34, 0]).astype(np.uint8)
 _MEMBRANE = np.interp(np.arange(256), [50, 90, 120, 140], [0, 22, 22, 0]).astype(np.uint8)

@@ -38,19 +38,25 @@ class Ground:
         """Return width and height of the slide."""
         return self.room.shape[1] * MAP_UM, self.room.shape[0] * MAP_UM
 
-    def holds(self, points_um: np.ndarray, *, clear_um: float = 0) -> np.ndarray:
+    def holds(self, points_um: np.ndarray, *, clear_um: float) -> np.ndarray:
         """Return for points (n, 2) whether each lies in the room, `clear_um` from its edge."""
-        room = self.room > 127
-        if clear_um:
-            room = cv2.distanceTransform(room.astype(np.uint8), cv2.DIST_L2, 3) * MAP_UM > clear_um
-        return lookup(room, points_um, MAP_UM, outside=False)
+        return lookup(distance_in(self.room), points_um, MAP_UM, outside=0) > clear_um
 
     def blank(self) -> np.ndarray:
         """Return an empty map."""
         return np.zeros(self.room.shape, np.uint8)
 
 
-def lookup(raster: np.ndarray, points_um: np.ndarray, cell_um: float, *, outside: float) -> np.ndarray:
+def distance_in(mask: np.ndarray) -> np.ndarray:
+    """Return the distance (µm) of each cell inside a soft mask to its edge."""
+    inside = (mask > 127).astype(np.uint8)
+    # a mask without an edge is at OpenCV's largest number from it
+    return np.asarray(cv2.distanceTransform(inside, cv2.DIST_L2, 5).clip(max=1e6) * MAP_UM)
+
+
+def lookup(
+    raster: np.ndarray, points_um: np.ndarray, cell_um: float, *, outside: float
+) -> np.ndarray:
     """Return the raster's values at points (n, 2) in µm, `outside` beyond it."""
     column, row = np.floor(points_um / cell_um).astype(np.int64).T
     inside = (column >= 0) & (row >= 0) & (column < raster.shape[1]) & (row < raster.shape[0])
@@ -75,7 +81,7 @@ def _normal(rng: np.random.Generator, ground: Ground) -> GlandMap:
     wide = lookup(ground.wide, centres, AREA_UM, outside=0)
     n = len(centres)
     radius = pitch * (0.405 + 0.012 * rng.normal(size=n)) + 0.8 * wide
-    lumen = np.clip(radius - 29 + 2.6 * wide + rng.normal(0, 2.5, n), 4.5, radius - 18)
+    lumen = np.clip(radius - 29.3 + 3.4 * wide + rng.normal(0, 2.5, n), 4.5, radius - 18)
     stretch = rng.uniform(1.0, 1.16, n)
     turn = rng.uniform(0, np.pi, n)
     epithelium, hole = ground.blank(), ground.blank()
@@ -90,21 +96,22 @@ def _adenoma(rng: np.random.Generator, ground: Ground) -> GlandMap:
     half, gap = rng.uniform(38, 43), rng.uniform(11, 15)
     extent = float(np.hypot(*ground.size_um)) / 2 + 300
     epithelium, hole = ground.blank(), ground.blank()
-    bend = _bend(rng, ground, reach_um=150, wavelength_um=1150)
+    bend = _bend(rng, ground, reach_um=95, wavelength_um=1150)
     for v in np.arange(-extent, extent, 2 * half + gap):
         u = -extent + rng.uniform(0, 300)
         while u < extent:
             length = float(np.clip(170 * np.exp(0.5 * rng.normal()), 85, 480))
             outer, inner = _tubule(rng, length, half, ground, bend, np.array([u + length / 2, v]))
             fill(epithelium, outer)
-            fill(hole, inner)
+            if len(inner):
+                fill(hole, inner)
             u += length + gap
     return _cut_to(ground, epithelium, hole)
 
 
 def _cut_to(ground: Ground, epithelium: np.ndarray, hole: np.ndarray) -> GlandMap:
     """Return glands cut off at the room's edge: lumina open there no nearer than a cell."""
-    clear = cv2.distanceTransform((ground.room > 127).astype(np.uint8), cv2.DIST_L2, 3) * MAP_UM
+    clear = distance_in(ground.room)
     epithelium[clear < 10] = 0
     hole[clear < 34] = 0
     n, labels, stats, _ = cv2.connectedComponentsWithStats((epithelium > 127).astype(np.uint8))
@@ -123,27 +130,31 @@ def _tubule(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the outlines (µm) of one tubule and of its slit."""
     wide = float(lookup(ground.wide, bend(centre[None]), AREA_UM, outside=0)[0])
-    knots = max(round(length / 16), 6)
+    knots = max(round(length / 7), 12)
     along = np.linspace(-length / 2, length / 2, knots)
-    cap = np.sqrt(np.clip(1 - (np.clip(np.abs(along) - length / 2 + half, 0, None) / half) ** 2, 0, 1))
-    waves = [_wave(rng, knots, 3.0) for _ in range(2)]
+    cap = np.sqrt(
+        np.clip(1 - (np.clip(np.abs(along) - length / 2 + half, 0, None) / half) ** 2, 0, 1)
+    )
+    waves = [_wave(rng, knots, 3.4) for _ in range(2)]
     outer = half * cap[None] + np.stack(waves) * cap
-    slit = max(half - 29.5 + 3.0 * wide + rng.normal(0, 2.0), 3.0)
-    inner_cap = np.clip((length / 2 - 26 - np.abs(along)) / 18, 0, 1) ** 0.6
-    inner = (slit + np.stack([_wave(rng, knots, 2.4) for _ in range(2)])).clip(1.5) * inner_cap
-    return tuple(  # type: ignore[return-value]
-        bend(centre + _band(along, sides)) for sides in (outer, inner)
+    slit = max(half - 29.5 + 3.7 * wide + rng.normal(0, 2.0), 3.0)
+    inner_cap = np.clip((length / 2 - 24 - np.abs(along)) / 26, 0, 1) ** 0.5
+    inner = (slit + np.stack([_wave(rng, knots, 2.6) for _ in range(2)])).clip(1.5) * inner_cap
+    open_ = inner_cap > 0
+    return (
+        bend(centre + _band(along, outer)),
+        bend(centre + _band(along[open_], inner[:, open_])),
     )
 
 
 def _carcinoma(rng: np.random.Generator, ground: Ground) -> GlandMap:
     """Fused and cribriform glands of all sizes with ragged nests between them."""
     shape = ground.room.shape
-    field = smooth_noise(rng, shape, 200 / MAP_UM)
-    field = field + 0.55 * smooth_noise(rng, shape, 85 / MAP_UM)
+    field = smooth_noise(rng, shape, 150 / MAP_UM)
+    field = field + 0.5 * smooth_noise(rng, shape, 70 / MAP_UM)
     field = field + 0.09 * smooth_noise(rng, shape, 26 / MAP_UM)
-    clear = cv2.distanceTransform((ground.room > 127).astype(np.uint8), cv2.DIST_L2, 3) * MAP_UM
-    epithelium = ((field > -0.06) & (clear > 14)).astype(np.uint8) * 255
+    clear = distance_in(ground.room)
+    epithelium = ((field > -0.27) & (clear > 14)).astype(np.uint8) * 255
     epithelium = cv2.medianBlur(epithelium, 9)
     hole = _cribriform(rng, ground, epithelium)
     return GlandMap(epithelium=epithelium, lumen=hole)
@@ -151,10 +162,10 @@ def _carcinoma(rng: np.random.Generator, ground: Ground) -> GlandMap:
 
 def _cribriform(rng: np.random.Generator, ground: Ground, epithelium: np.ndarray) -> np.ndarray:
     """Return punched-out holes in the epithelium, and a few wide lumina."""
-    depth = cv2.distanceTransform(epithelium, cv2.DIST_L2, 5) * MAP_UM
+    depth = distance_in(epithelium)
     hole = ground.blank()
-    for pitch, shell_um, low_um, high_um in ((170.0, 20.0, 20.0, 40.0), (48.0, 14.0, 5.0, 18.0)):
-        away = cv2.distanceTransform(255 - hole, cv2.DIST_L2, 5) * MAP_UM
+    for pitch, shell_um, low_um, high_um in ((108.0, 17.0, 14.0, 46.0), (44.0, 12.5, 5.0, 18.0)):
+        away = distance_in(255 - hole)
         seeds = _lattice(ground, pitch, rng)
         seeds = seeds + rng.normal(0, 0.1 * pitch, seeds.shape)
         room = np.minimum(
@@ -163,7 +174,7 @@ def _cribriform(rng: np.random.Generator, ground: Ground, epithelium: np.ndarray
         )
         wide = lookup(ground.wide, seeds, AREA_UM, outside=0)
         size = np.minimum(room, rng.uniform(low_um, high_um, len(seeds)) * np.exp(0.15 * wide))
-        size[rng.uniform(size=len(size)) < 0.15] = 0
+        size[rng.uniform(size=len(size)) < 0.05] = 0
         for seed, radius in zip(seeds[size > low_um], size[size > low_um], strict=True):
             stretch, turn = rng.uniform(1, 1.6), rng.uniform(0, np.pi)
             fill(hole, seed + _blob(rng, radius, stretch, turn, waves=0.08))
@@ -208,8 +219,10 @@ def _band(along: np.ndarray, sides: np.ndarray) -> np.ndarray:
 
 
 def _wave(rng: np.random.Generator, n: int, amplitude: float) -> np.ndarray:
-    noise = np.convolve(rng.normal(size=n + 4), np.ones(5) / 5, mode="valid")
-    return amplitude * noise * np.sqrt(5)
+    """Return smooth deviations along `n` knots."""
+    bell = np.exp(-(np.linspace(-2, 2, 11) ** 2))
+    noise = np.convolve(rng.normal(size=n + 10), bell, mode="valid")
+    return np.asarray(amplitude * noise / np.linalg.norm(bell))
 
 
 def _lattice(ground: Ground, pitch: float, rng: np.random.Generator) -> np.ndarray:
@@ -244,7 +257,11 @@ def _warp(
     place = (points / AREA_UM - 0.5).astype(np.float32)
     shift = [
         cv2.remap(
-            m, place[None, :, 0], place[None, :, 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+            m,
+            place[None, :, 0],
+            place[None, :, 1],
+            cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_REPLICATE,
         )[0]
         for m in moves
     ]

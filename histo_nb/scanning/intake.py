@@ -12,7 +12,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from histo_nb.annotations import Annotation, write_geojson
-from histo_nb.errors import HistoError, MppError, SlideError
+from histo_nb.errors import HistoError, SlideError
 from histo_nb.files import check_free_space, hash_file, write_json, writing
 from histo_nb.home import Home
 from histo_nb.scanning.probe import probe_slide

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import shapely
+import shapely.affinity
 from PIL import Image
 
 from histo_nb.annotations import Annotation
@@ -125,7 +126,9 @@ class LaidGlass:
         gap = round(MARGIN_UM / spec.mpp)
         labels = [label for label in spec.severity if label in set(images.label)]
         pieces = [
-            _lay_piece([_read_image(p, spec) for p in images.image_path[images.label == label]], spec)
+            _lay_piece(
+                [_read_image(p, spec) for p in images.image_path[images.label == label]], spec
+            )
             for label in labels
         ]
         width = max(piece.shape[1] for piece, _ in pieces) + 2 * gap
@@ -161,7 +164,9 @@ def _read_image(path: str, spec: LaySpec) -> np.ndarray:
         with Image.open(path) as image:
             pixels = np.asarray(image.convert("RGB"))
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DatasetError(f"{path} does not open as an image ({error}); remove or replace it") from error
+        raise DatasetError(
+            f"{path} does not open as an image ({error}); remove or replace it"
+        ) from error
     scale = spec.image_mpp / spec.mpp
     size = (round(pixels.shape[1] * scale), round(pixels.shape[0] * scale))
     method = cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA

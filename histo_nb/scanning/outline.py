@@ -13,16 +13,14 @@ import shapely
 from histo_nb.annotations import Annotation, Outline
 
 AREA_UM = 16.0  # µm a cell of the area raster
-MARGIN_UM = 220.0  # bare glass along the slide's edge
+MARGIN_UM = 120.0  # bare glass along the slide's edge
 ACROSS_UM = 1500.0  # width of the widest circle that fits a class area
 PIECE_UM2 = 0.4e6  # smaller pieces of tissue are washed off
 TRACE = 4  # the area raster is refined so many times before it is traced
 GLASS = 255  # value of bare glass in an area raster
 
 
-def smooth_noise(
-    rng: np.random.Generator, shape: tuple[int, int], wavelength: float
-) -> np.ndarray:
+def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], wavelength: float) -> np.ndarray:
     """Return smooth noise, mean 0 and deviation 1; `wavelength` in cells of `shape`."""
     step = max(wavelength / 4, 1.0)
     coarse = tuple(int(np.ceil(n / step)) + 6 for n in shape)
@@ -98,11 +96,11 @@ def _piece_places(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return centres and radii of the pieces, relative to the slide."""
     if rng.random() < 0.5 or max(size_um) < 2 * (ACROSS_UM + MARGIN_UM):
-        return np.array([[0.5, 0.5]]), np.array([[0.41, 0.385]])
+        return np.array([[0.5, 0.5]]), np.array([[0.41, 0.37]])
     share = rng.uniform(0.42, 0.58)
-    gap, first, second = 0.045, 0.04 + 0.92 * share / 2, 0.5 + 0.92 * share / 2
+    gap, first, second = 0.055, 0.04 + 0.92 * share / 2, 0.5 + 0.92 * share / 2
     centres = np.array([[first, rng.uniform(0.48, 0.52)], [second, rng.uniform(0.48, 0.52)]])
-    radii = np.array([[0.46 * share - gap, 0.4], [0.46 * (1 - share) - gap, 0.38]])
+    radii = np.array([[0.46 * share - gap, 0.375], [0.46 * (1 - share) - gap, 0.365]])
     return (centres, radii) if size_um[0] >= size_um[1] else (centres[:, ::-1], radii[:, ::-1])
 
 
@@ -139,8 +137,8 @@ def _cut(rng: np.random.Generator, region: np.ndarray, share: float) -> np.ndarr
     ys, xs = np.mgrid[: region.shape[0], : region.shape[1]]
     angle = rng.uniform(0, 2 * np.pi)
     slope = (xs * np.cos(angle) + ys * np.sin(angle)) / max(region.shape)
-    slope = slope + 0.09 * smooth_noise(rng, region.shape, 1800 / AREA_UM)
-    slope = slope + 0.015 * smooth_noise(rng, region.shape, 500 / AREA_UM)
+    slope = slope + 0.12 * smooth_noise(rng, region.shape, 1800 / AREA_UM)
+    slope = slope + 0.03 * smooth_noise(rng, region.shape, 600 / AREA_UM)
     part = region & (slope > np.quantile(slope[region], 1 - share))
     part = _keep_large(part.astype(np.uint8), None)
     rest = _keep_large((region & ~part).astype(np.uint8), 1e6 / AREA_UM**2)

@@ -35,7 +35,9 @@ def probe_slide(path: Path, *, slide_mpp: float | None = None) -> dict[str, Any]
     try:
         child = subprocess.run(command, capture_output=True, timeout=TIME_LIMIT_S, check=False)
     except subprocess.TimeoutExpired as error:
-        raise SlideError(f"{path.name} took over {TIME_LIMIT_S} s to open; scan it again") from error
+        raise SlideError(
+            f"{path.name} took over {TIME_LIMIT_S} s to open; scan it again"
+        ) from error
     if child.returncode != 0:
         raise SlideError(
             f"{path.name} brought its reader down (status {child.returncode}); "

@@ -85,7 +85,7 @@ def write_pyramid(
 
 def _keywords(mpp: float) -> dict[str, object]:
     return {
-        "photometric": "rgb", # stored as YCbCr by the JPEG encoder
+        "photometric": "rgb",  # stored as YCbCr by the JPEG encoder
         "subsampling": (1, 1),  # chroma is what tells nuclei from stroma: kept whole
         "compression": "jpeg",
         "compressionargs": {"level": JPEG_QUALITY},
@@ -99,7 +99,9 @@ def _tiles(strips: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     for strip in strips:
         height, width = strip.shape[:2]
         padding = ((0, -height % TILE_PX), (0, -width % TILE_PX), (0, 0))
-        padded = np.pad(strip, padding, mode="edge")  # beyond the image: never seen, compresses well
+        padded = np.pad(
+            strip, padding, mode="edge"
+        )  # beyond the image: never seen, compresses well
         for x in range(0, width, TILE_PX):
             yield np.ascontiguousarray(padded[:, x : x + TILE_PX])
 

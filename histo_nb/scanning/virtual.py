@@ -1,6 +1,7 @@
 """The virtual 20x scanner: virtual glass slides in, whole-slide files in the catalogue out."""
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,14 +9,17 @@ import cv2
 import numpy as np
 import pandas as pd
 import shapely
+import shapely.affinity
 from tqdm.auto import tqdm
 
-from histo_nb.annotations import Annotation, write_geojson
+from histo_nb.annotations import Annotation
 from histo_nb.geometry import check_positive
 from histo_nb.home import Home
 from histo_nb.scanning.glass import Glass
 from histo_nb.scanning.intake import file_slide
 from histo_nb.scanning.pyramid import TILE_PX, PyramidSpec, write_pyramid
+
+N_SCANNERS = 2  # slides scanned side by side
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +41,10 @@ def scan_rack(
     A slide that was scanned before (the same bytes) is not filed twice.
     """
     spec = spec or ScanSpec()
-    rack = tqdm(glasses, desc="scanning", unit="slide")
-    return home.catalog.slides([scan_glass(glass, home, spec=spec) for glass in rack])
+    with ThreadPoolExecutor(N_SCANNERS) as pool:
+        scans = pool.map(lambda glass: scan_glass(glass, home, spec=spec), glasses)
+        slide_ids = list(tqdm(scans, desc="scanning", unit="slide", total=len(glasses)))
+    return home.catalog.slides(slide_ids)
 
 
 def scan_glass(glass: Glass, home: Home, *, spec: ScanSpec) -> str:

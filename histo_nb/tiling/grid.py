@@ -69,7 +69,9 @@ def tile_slide(
             f"(the most is {tissue.max():.2f}); choose a smaller min_tissue or tile_size"
         )
     rows = pd.DataFrame({"x": x[keep], "y": y[keep], "tissue": tissue[keep]})
-    rows["tile_id"] = [f"{slide_id}/{i},{j}/{plan.size_l0}" for i, j in zip(rows.x, rows.y, strict=True)]
+    rows["tile_id"] = [
+        f"{slide_id}/{i},{j}/{plan.size_l0}" for i, j in zip(rows.x, rows.y, strict=True)
+    ]
     return check_table(
         rows.assign(
             slide_id=slide_id,

@@ -78,8 +78,6 @@ def label_slides(
         path = annotations / f"{slide_id}.geojson" if annotations else Path(truth or "none")
         outlines = read_geojson(path) if path.is_file() else []
         labelled.append(
-            label_tiles(
-                rows, outlines, min_label_fraction=min_label_fraction, source=path.name
-            )
+            label_tiles(rows, outlines, min_label_fraction=min_label_fraction, source=path.name)
         )
     return pd.concat(labelled, ignore_index=True)

@@ -28,17 +28,25 @@ class GateSpec:
 
 
 def pass_gate(home: Home, model_id: str, *, spec: GateSpec | None = None) -> dict[str, Any]:
-    """Score a candidate on the test part, write `gate.json`, promote it if it passed.
-
-    Returns
-    -------
-    The figures of `evaluate`, with `passed`, `reasons` and `looks`: how often the test part was
-    looked at for this model. A second look is recorded as such.
+    """Score a candidate as `score` does.
 
     Raises
     ------
     GateFailed
         It did not pass. It stays on record; the model in production stays.
+    """
+    gate = score(home, model_id, spec=spec)
+    check_passed(gate)
+    return gate
+
+
+def score(home: Home, model_id: str, *, spec: GateSpec | None = None) -> dict[str, Any]:
+    """Score a candidate on the test part, write `gate.json`, promote it if it passed.
+
+    Returns
+    -------
+    The figures of `evaluate`, with `passed`, `reasons`, `advice` and `looks`: how often the test
+    part was looked at for this model. A second look is recorded as such.
     """
     spec = spec or GateSpec()
     folder = find_model(home, model_id)
@@ -48,8 +56,10 @@ def pass_gate(home: Home, model_id: str, *, spec: GateSpec | None = None) -> dic
     figures = evaluate(bundle, dataset)
     reasons = find_faults(figures, spec)
     gate = {
+        "model_id": model_id,
         "passed": not reasons,
         "reasons": reasons,
+        "advice": advise(dataset, figures) if reasons else None,
         "looks": (earlier or {}).get("looks", 0) + 1,
         "at": now(),
         "spec": asdict(spec),
@@ -58,11 +68,16 @@ def pass_gate(home: Home, model_id: str, *, spec: GateSpec | None = None) -> dic
     write_gate(folder, gate)
     if reasons:
         home.catalog.note("gate failed", model_id, "; ".join(reasons))
-        raise GateFailed(
-            f"model {model_id} did not pass: {'; '.join(reasons)}. {advise(dataset, figures)}"
-        )
-    promote(home, model_id, reason="passed the gate")
+    else:
+        promote(home, model_id, reason="passed the gate")
     return gate
+
+
+def check_passed(gate: dict[str, Any], *, required: bool = True) -> None:
+    """Raise `GateFailed` with reasons and advice if a required gate was not passed."""
+    if required and not gate["passed"]:
+        reasons = "; ".join(gate["reasons"])
+        raise GateFailed(f"model {gate['model_id']} did not pass: {reasons}. {gate['advice']}")
 
 
 def find_faults(figures: dict[str, Any], spec: GateSpec) -> list[str]:

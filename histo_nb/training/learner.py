@@ -100,9 +100,7 @@ def make_learner(
         "statistics": dataset.statistics,
         "normalize": recipe.normalize,
     }
-    augment = training_transform(
-        **shared, flips=recipe.flips, stain_jitter=recipe.stain_jitter
-    )
+    augment = training_transform(**shared, flips=recipe.flips, stain_jitter=recipe.stain_jitter)
     evaluate = evaluation_transform(**shared)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     train_tiles = TileDataset(dataset, dataset.indices("train"), augment)

@@ -16,7 +16,7 @@ LISTED = 40  # regions listed; the rest is counted
 
 
 class FactsPanel(anywidget.AnyWidget):  # type: ignore[misc]
-    """The facts of one slide. A "take me there" arrives as the message `{"kind": "go", "region"}`."""
+    """The facts of one slide; "take me there" sends the message `{"kind": "go", "region": 0}`."""
 
     _esm = traitlets.Unicode(script("facts")).tag(sync=True)
     _css = traitlets.Unicode(style("facts")).tag(sync=True)

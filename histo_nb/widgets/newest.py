@@ -1,7 +1,10 @@
 """A thread that does the newest job it was given, so that a kernel stays free to answer."""
 
+import logging
 import threading
 from collections.abc import Callable
+
+log = logging.getLogger(__name__)
 
 
 class Newest:
@@ -18,7 +21,7 @@ class Newest:
         self._thread: threading.Thread | None = None
 
     def do(self, job: Callable[[], None]) -> None:
-        """Do `job` next; it must not raise."""
+        """Do `job` next; what it raises is logged."""
         with self._wake:
             self._job = job
             self._idle.clear()
@@ -38,4 +41,7 @@ class Newest:
                     self._idle.set()
                     self._wake.wait()
                 job, self._job = self._job, None
-            job()
+            try:
+                job()
+            except Exception:
+                log.exception("a picture of a slide could not be made")

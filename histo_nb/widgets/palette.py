@@ -34,7 +34,7 @@ def paint_probabilities(values: np.ndarray) -> np.ndarray:
     known = np.nan_to_num(values, nan=0.0).clip(0, 1)
     steps = np.linspace(0, 1, len(SCALE_RGB))
     channels = [np.interp(known, steps, channel) for channel in np.transpose(SCALE_RGB)]
-    alpha = np.where(np.isnan(values), 0, 255 * known**0.5)
+    alpha = np.where(np.isnan(values), 0, 255 * known)
     return np.stack([*channels, alpha], axis=-1).round().astype(np.uint8)
 
 

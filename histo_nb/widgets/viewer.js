@@ -220,6 +220,7 @@ function render({ model, el }) {
     details = [];
     view = target = null;
     asked = "";
+    delete stage.dataset.details;
     stage.dataset.state = slide.width ? "loading" : "empty";
     home({ jump: true });
     say();

@@ -5,6 +5,7 @@ rest; a thread of the kernel answers with one JPEG over the widget's own channel
 are level-0 px.
 """
 
+import logging
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -14,13 +15,15 @@ import anywidget
 import traitlets
 
 from histo_nb.annotations import Annotation
-from histo_nb.errors import HistoError
+from histo_nb.errors import HistoError, SlideError
 from histo_nb.inference.regions import Heatmap, make_heatmap
 from histo_nb.inference.result import SlideResult
 from histo_nb.slide import Slide
 from histo_nb.widgets.detail import plan_view, read_overview, read_view
 from histo_nb.widgets.newest import Newest
 from histo_nb.widgets.palette import encode_png, paint_probabilities
+
+log = logging.getLogger(__name__)
 
 HERE = Path(__file__).parent
 FIRST_PICTURE_S = 30.0  # the longest a static notebook waits for its picture
@@ -120,14 +123,22 @@ class SlideViewer(anywidget.AnyWidget):  # type: ignore[misc]
             self.overview = overview
 
     def _send_view(self, slide: Slide, request: dict[str, Any]) -> None:
+        plan = plan_view(request, size=slide.size, level_downsamples=slide.level_downsamples)
+        if plan is None:
+            return
         try:
-            plan = plan_view(request, size=slide.size, level_downsamples=slide.level_downsamples)
-            picture = read_view(slide, plan) if plan else None
-        except (HistoError, KeyError, TypeError, ValueError):
-            picture = plan = None
-        if plan and picture:
-            place = {"x": plan.x, "y": plan.y, "width": plan.size_l0[0], "height": plan.size_l0[1]}
-            self.send({"kind": "view", "key": request["key"], **place}, [picture])
+            picture = read_view(slide, plan)
+        except SlideError:
+            log.exception("a place on %s cannot be read", slide.path.name)
+            self._reopen(slide)
+            return
+        place = {"x": plan.x, "y": plan.y, "width": plan.size_l0[0], "height": plan.size_l0[1]}
+        self.send({"kind": "view", "key": request["key"], **place}, [picture])
+
+    def _reopen(self, slide: Slide) -> None:
+        # After one bad place the handle is dead; the rest of the slide can still be seen.
+        if self._shown is slide:
+            self._shown = Slide(slide.path, slide_mpp=slide.slide_mpp)
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
         bundle = super()._repr_mimebundle_(**options)

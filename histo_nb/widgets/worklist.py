@@ -30,13 +30,17 @@ def worklist_entries(
     """Put catalogue results into words, in the order they come."""
     return [
         {
-            "slide_id": row.slide_id,
-            "slide_class": row.slide_class,
-            "colour": colours.get(row.slide_class, "#6b7280"),
-            "confidence": f"{row.confidence:.0%}",
-            "abnormal": f"{row.abnormal_fraction:.0%}",
-            "share": float(row.abnormal_fraction),
-            "regions": f"{row.n_regions} region{'' if row.n_regions == 1 else 's'}",
+            "slide_id": row["slide_id"],
+            "slide_class": row["slide_class"],
+            "colour": colours.get(row["slide_class"], "#6b7280"),
+            "confidence": f"{row['confidence']:.0%}",
+            "abnormal": f"{row['abnormal_fraction']:.0%}",
+            "share": float(row["abnormal_fraction"]),
+            "regions": _count(row["n_regions"], "region"),
         }
-        for row in results.itertuples()
+        for row in results.to_dict("records")
     ]
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}{'' if n == 1 else 's'}"

@@ -6,6 +6,7 @@ import os
 import re
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import tornado.ioloop
 import tornado.netutil
 import tornado.web
 from jinja2 import ChoiceLoader, FileSystemLoader
-from jupyter_server.base.handlers import JupyterHandler
+from jupyter_server.base.handlers import JupyterHandler, Template404
 from tornado.httpserver import HTTPServer
 from traitlets.config import Config
 from voila.app import Voila
@@ -92,6 +93,8 @@ CLOSED = (TornadoVoilaTreeHandler, VoilaContentsHandler)
 class Dashboards(Voila):  # type: ignore[misc]
     """Voila with our templates, our handlers and a login."""
 
+    template_paths: list[str]
+
     def setup_template_dirs(self) -> None:
         """Put our templates before Voila's."""
         super().setup_template_dirs()
@@ -112,7 +115,7 @@ class Dashboards(Voila):  # type: ignore[misc]
             for pattern, handler, *rest in super().init_handlers()
             if handler not in CLOSED
         ]
-        return [(self.server_url, FirstPageHandler), *handlers]
+        return [(self.server_url, FirstPageHandler), *handlers, (".*", Template404)]
 
     def listen(self) -> None:
         """Serve on one port, tell it on stdout, and stop when stdin closes."""
@@ -126,7 +129,8 @@ class Dashboards(Voila):  # type: ignore[misc]
         threading.Thread(target=_wait_for_parent, args=(self.ioloop,), daemon=True).start()
         _tell({"port": sockets[0].getsockname()[1]})
         try:
-            self.ioloop.start()
+            with suppress(KeyboardInterrupt):  # Ctrl-C reaches the whole group of processes
+                self.ioloop.start()
         finally:
             self.stop()
 
@@ -141,7 +145,7 @@ def configuration(folder: str, port: int) -> Config:
                 "port": port,
                 "root_dir": folder,
                 "open_browser": False,
-                "log_level": "WARN",
+                "log_level": "ERROR",
                 "config_file_paths": [],  # no voila.json of whatever folder this starts in
                 "tornado_settings": {
                     "headers": {"Content-Security-Policy": CONTENT_SECURITY_POLICY},
@@ -183,7 +187,9 @@ def _tell(fact: dict[str, Any]) -> None:
 
 
 def _wait_for_parent(loop: tornado.ioloop.IOLoop) -> None:
-    sys.stdin.buffer.read()
+    # Unbuffered: a thread that waits in a buffer aborts the interpreter's own ending.
+    while os.read(sys.stdin.fileno(), 1024):
+        pass
     loop.add_callback(loop.stop)
 
 

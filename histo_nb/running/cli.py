@@ -1,0 +1,349 @@
+"""The command line `histo-nb`: each room's work, without a notebook.
+
+Rooms are imported inside the commands, so that `--help` answers at once.
+"""
+# ruff: noqa: PLC0415
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from histo_nb import __version__
+from histo_nb.home import Home
+from histo_nb.running.report import command
+
+SLIDES = click.argument("slide_ids", nargs=-1, metavar="[SLIDE]...")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__)
+def main() -> None:
+    """From a glass slide to an answer a pathologist can check. Research use only.
+
+    All state lies in one folder: --home, else $HISTO_HOME. Every command takes --json and exits
+    with 0 only if it did its job.
+    """
+
+
+@command(main)
+@click.option("--glass-images", default="", help="Folder of labelled images to lay as slides.")
+@click.option("--image-mpp", default=0.62, show_default=True, help="µm/px of those images.")
+@click.option("--severity", default="normal,adenoma,carcinoma", show_default=True,
+              help="Classes, the benign one first.")  # fmt: skip
+@click.option("--patients-per-class", default=5, show_default=True, help="Drawn patients.")
+@click.option("--tile-size", default=0, help="px at 0.5 µm/px.  [default: 1024, laid slides 448]")
+@click.option("--epochs", default=0, help="Epochs of training.  [default: 10]")
+def demo(
+    home: Home,
+    glass_images: str,
+    image_mpp: float,
+    severity: str,
+    patients_per_class: int,
+    tile_size: int,
+    epochs: int,
+) -> dict[str, Any]:
+    """Run the main job end to end on virtual slides: scan, mask, tile, balance, train, analyse.
+
+    Works in a fresh folder under --home, so that nothing of yours is touched.
+    """
+    from dataclasses import replace
+
+    from histo_nb.home import open_home
+    from histo_nb.running.demo import DemoSpec, run_demo
+    from histo_nb.scanning.rack import RackSpec
+    from histo_nb.tiling.grid import TileSpec
+
+    rack = RackSpec(
+        glass_images=glass_images,
+        image_mpp=image_mpp,
+        severity=tuple(severity.split(",")),
+        patients_per_class=patients_per_class,
+    )
+    spec = DemoSpec.laid(rack) if glass_images else DemoSpec(rack=rack)
+    if tile_size:
+        small = min(spec.training.image_size, tile_size)
+        spec = replace(
+            spec,
+            tiles=TileSpec(tile_size=tile_size),
+            training=replace(spec.training, image_size=small),
+        )
+    if epochs:
+        spec = replace(spec, training=replace(spec.training, epochs=epochs))
+    fresh = open_home(home.root / "demo" / time.strftime("%Y%m%d-%H%M%S"))
+    answer = run_demo(fresh, spec=spec)
+    click.echo(f"\nDone. Look at it: histo-nb dashboard --home {fresh.root}", err=True)
+    return answer
+
+
+@command(main)
+@click.option("--patients-per-class", default=5, show_default=True, help="Drawn patients.")
+@click.option("--glass-images", default="", help="Folder of labelled images to lay instead.")
+@click.option("--image-mpp", default=0.62, show_default=True, help="µm/px of those images.")
+@click.option("--severity", default="normal,adenoma,carcinoma", show_default=True,
+              help="Classes, the benign one first.")  # fmt: skip
+@click.option("--seed", default=7, show_default=True, help="Of the drawn slides.")
+def scan(
+    home: Home,
+    patients_per_class: int,
+    glass_images: str,
+    image_mpp: float,
+    severity: str,
+    seed: int,
+) -> dict[str, Any]:
+    """Scan a rack of virtual glass slides into the catalogue."""
+    from histo_nb.scanning.rack import RackSpec, fill_rack
+    from histo_nb.scanning.virtual import scan_rack
+
+    spec = RackSpec(
+        patients_per_class=patients_per_class,
+        glass_images=glass_images,
+        image_mpp=image_mpp,
+        severity=tuple(severity.split(",")),
+        glass_seed=seed,
+    )
+    return _slide_list(scan_rack(fill_rack(spec), home))
+
+
+@command(main)
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--patient", default=None, help="Pseudonym of the patient all these slides are of.")
+@click.option("--slide-mpp", type=float, default=None, help="µm/px where the file does not say.")
+def intake(
+    home: Home, files: tuple[Path, ...], patient: str | None, slide_mpp: float | None
+) -> dict[str, Any]:
+    """Take slide files into the catalogue; what cannot be used goes to quarantine, with a reason."""
+    from histo_nb.scanning.intake import take_in
+
+    rows, refused = take_in(files, home, patient_id=patient, slide_mpp=slide_mpp)
+    return {**_slide_list(rows), "failures": refused.to_dict("records")}
+
+
+@command(main)
+def slides(home: Home) -> dict[str, Any]:
+    """List the slides of the catalogue."""
+    return _slide_list(home.catalog.slides())
+
+
+@command(main)
+@SLIDES
+@click.option("--method", default="otsu_saturation", show_default=True, help="Or otsu_grey.")
+def mask(home: Home, slide_ids: tuple[str, ...], method: str) -> dict[str, Any]:
+    """Find the tissue of slides (all by default)."""
+    from histo_nb.masking.tissue import MaskSpec, mask_slides
+
+    masks, failures = mask_slides(home, list(slide_ids), spec=MaskSpec(method=method))
+    return {"masks": masks.to_dict("records"), "failures": failures.to_dict("records")}
+
+
+@command(main)
+@SLIDES
+@click.option("--tile-size", default=1024, show_default=True, help="px at --mpp.")
+@click.option("--mpp", default=0.5, show_default=True, help="µm/px.")
+@click.option("--stride", default=0, show_default=True, help="px between tiles; 0 = side by side.")
+@click.option("--min-tissue", default=0.5, show_default=True, help="Share of a tile, 0–1.")
+@click.option("--min-label-fraction", default=0.75, show_default=True,
+              help="Share of a tile's tissue one class must cover.")  # fmt: skip
+@click.option("--annotations", default=None, type=click.Path(path_type=Path, exists=True),
+              help="Folder of <SLIDE>.geojson outlines from QuPath.")  # fmt: skip
+def tile(
+    home: Home,
+    slide_ids: tuple[str, ...],
+    min_label_fraction: float,
+    annotations: Path | None,
+    **spec: Any,
+) -> dict[str, Any]:
+    """Cut the tissue of slides (all by default) into a table of labelled tiles."""
+    from histo_nb.tables import LABELLED_TILES, check_table, write_table
+    from histo_nb.tiling.grid import TileSpec, tile_slides
+    from histo_nb.tiling.labels import label_slides
+
+    tiles, failures = tile_slides(home, list(slide_ids), spec=TileSpec(**spec))
+    answer: dict[str, Any] = {"tiles": len(tiles), "failures": failures.to_dict("records")}
+    if tiles.empty:
+        return answer
+    labelled = label_slides(
+        home, tiles, min_label_fraction=min_label_fraction, annotations=annotations
+    )
+    path = home.tiles / "tiles.parquet"
+    write_table(check_table(labelled, LABELLED_TILES), path, LABELLED_TILES)
+    return answer | {
+        "labels": labelled.label.value_counts().to_dict(),
+        "unlabelled": int(labelled.label.isna().sum()),
+        "path": path,
+    }
+
+
+@command(main)
+@click.option("--tiles", default=None, type=click.Path(path_type=Path),
+              help="Table of labelled tiles.  [default: the last one]")  # fmt: skip
+@click.option("--test-share", default=0.2, show_default=True, help="Of all tiles.")
+@click.option("--valid-share", default=0.2, show_default=True, help="Of the other tiles.")
+@click.option("--seed", default=42, show_default=True)
+def balance(
+    home: Home, tiles: Path | None, test_share: float, valid_share: float, seed: int
+) -> dict[str, Any]:
+    """Split labelled tiles by patient, balance the training part, certify, decode."""
+    from histo_nb.balancing.dataset import make_dataset
+    from histo_nb.balancing.split import SplitSpec
+    from histo_nb.tables import LABELLED_TILES, read_table
+
+    rows = read_table(tiles or home.tiles / "tiles.parquet", LABELLED_TILES)
+    spec = SplitSpec(test_share=test_share, valid_share=valid_share, seed=seed)
+    dataset = make_dataset(rows, home, split=spec)
+    return {
+        "dataset_id": dataset.dataset_id,
+        "certificate": dataset.certificate["sha256"],
+        **{k: dataset.certificate[k] for k in ("tiles", "patients", "copies", "share_of_tiles")},
+        "path": dataset.folder,
+    }
+
+
+@command(main)
+@click.option("--dataset", "dataset_id", default="", help="Its id.  [default: the newest]")
+@click.option("--recipe", default="recommended", show_default=True, help="patent, or quick.")
+@click.option("--network", default="histonet33", show_default=True,
+              help="Or a torchvision classifier, for example resnet34.")  # fmt: skip
+@click.option("--width", default=1.0, show_default=True, help="Of histonet33; 0.25 on small CPUs.")
+@click.option("--image-size", default=224, show_default=True, help="px the network gets.")
+@click.option("--epochs", default=0, help="[default: as the recipe says]")
+@click.option("--normal-class", default="normal", show_default=True)
+@click.option("--seed", "train_seed", default=42, show_default=True)
+def train(home: Home, dataset_id: str, width: float, **spec: Any) -> dict[str, Any]:
+    """Train a candidate model on a data set."""
+    from histo_nb.balancing.dataset import find_dataset
+    from histo_nb.model.card import read_card
+    from histo_nb.training.learner import TrainSpec
+    from histo_nb.training.learner import train as train_candidate
+
+    arguments = {"width": width} if spec["network"] == "histonet33" else {}
+    model_id = train_candidate(
+        find_dataset(home, dataset_id), home, spec=TrainSpec(network_args=arguments, **spec)
+    )
+    card = read_card(home.models / model_id / "card.json")
+    return {"model_id": model_id, "validation": card.validation, "path": home.models / model_id}
+
+
+@command(main)
+@click.argument("model_id", required=False)
+@click.option("--min-accuracy", default=0.8, show_default=True, help="On patients never seen.")
+@click.option("--min-balanced-accuracy", default=0.6, show_default=True)
+@click.option("--min-class-recall", default=0.3, show_default=True, help="Of the worst class.")
+def gate(home: Home, model_id: str | None, **spec: Any) -> dict[str, Any]:
+    """Score a candidate (the newest by default) on the test part; it serves only if it passes.
+
+    Exits with 3 if it did not pass.
+    """
+    from histo_nb.model.registry import newest_model
+    from histo_nb.training.gate import GateSpec, pass_gate
+
+    model_id = model_id or newest_model(home)
+    return pass_gate(home, model_id, spec=GateSpec(**spec))
+
+
+@command(main)
+def models(home: Home) -> dict[str, Any]:
+    """List the models: candidates, rejected ones, the one in production."""
+    from histo_nb.model.registry import list_models
+
+    return {"models": list_models(home).to_dict("records")}
+
+
+@command(main)
+@click.argument("slides", nargs=-1, metavar="[SLIDE|FILE]...")
+@click.option("--slide-mpp", type=float, default=None, help="µm/px where a file does not say.")
+def analyse(home: Home, slides: tuple[str, ...], slide_mpp: float | None) -> dict[str, Any]:
+    """Classify slides (all by default) with the model in production. Files are taken in first."""
+    from histo_nb.inference.pipeline import analyse_slides
+    from histo_nb.inference.result import read_result
+    from histo_nb.scanning.intake import take_in
+
+    files = [Path(name) for name in slides if Path(name).is_file()]
+    rows, refused = take_in(files, home, slide_mpp=slide_mpp)
+    wanted = [name for name in slides if Path(name) not in files]
+    wanted += rows.slide_id.tolist() if len(rows) else []
+    answer: dict[str, Any] = {"results": [], "failures": refused.to_dict("records")}
+    if slides and not wanted:
+        return answer
+    folders, failures = analyse_slides(home, wanted)
+    for folder in folders:
+        result = read_result(folder)
+        answer["results"].append(
+            {
+                "slide_id": result.slide_id,
+                "slide_class": result.slide_class,
+                "confidence": result.confidence,
+                "abnormal_fraction": result.abnormal_fraction,
+                "regions": len(result.regions),
+                "tiles": result.n_tiles,
+                "seconds": round(result.seconds, 2),
+                "path": str(folder),
+            }
+        )
+    answer["failures"] += failures.to_dict("records")
+    return answer
+
+
+@command(main)
+@click.argument("slide_id")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--tiles", is_flag=True, help="Each tile with its probabilities too.")
+def export(home: Home, slide_id: str, path: Path, tiles: bool) -> dict[str, Any]:
+    """Write a slide's regions as GeoJSON for QuPath."""
+    from histo_nb.export.geojson import write_result_geojson
+    from histo_nb.inference.result import find_result, read_result
+
+    result = read_result(find_result(home, slide_id))
+    return {"path": write_result_geojson(result, path, tiles=tiles)}
+
+
+@command(main)
+@click.argument("notebook")
+@click.option("-p", "parameters", nargs=2, multiple=True, metavar="NAME VALUE",
+              help="A parameter that the notebook declares.")  # fmt: skip
+@click.option("--timeout", "timeout_s", type=int, default=None, help="Seconds for one cell.")
+def run(
+    home: Home,
+    notebook: str,
+    parameters: tuple[tuple[str, str], ...],
+    timeout_s: int | None,
+) -> dict[str, Any]:
+    """Run a notebook by papermill, strictly: unknown parameters are refused."""
+    from histo_nb.running.notebook import find_notebook, run_notebook
+
+    done = run_notebook(
+        find_notebook(notebook), home, parameters=dict(parameters), timeout_s=timeout_s
+    )
+    return {"run_id": done.run_id, "notebook": done.notebook, "seconds": round(done.seconds, 1)}
+
+
+@command(main)
+@click.option("--port", default=8866, show_default=True, help="0 = a free one.")
+@click.option("--browser/--no-browser", default=True, help="Open the page.")
+def dashboard(home: Home, port: int, browser: bool) -> dict[str, Any]:
+    """Serve the pathologist's page on this machine until Ctrl-C."""
+    from histo_nb.running.serve import serve_dashboards
+
+    with serve_dashboards(home, port=port, open_browser=browser) as server:
+        status = server.wait()
+    return {"served": str(home.root), "status": status}
+
+
+@command(main)
+def doctor(home: Home) -> dict[str, Any]:
+    """Say what is installed and whether this machine is ready."""
+    from histo_nb.running.doctor import examine
+
+    return examine(home)
+
+
+def _slide_list(rows: Any) -> dict[str, Any]:
+    columns = ["slide_id", "patient_id", "width", "height", "slide_mpp", "objective_power"]
+    listed = rows[columns].to_dict("records") if len(rows) else []
+    return {"slides": listed}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""How a command answers: one JSON object or a few lines on stdout, all else on stderr."""
+
+import functools
+import json
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import click
+
+from histo_nb.errors import HistoError
+from histo_nb.home import open_home
+
+Command = Callable[..., dict[str, Any]]
+
+
+def command(group: click.Group, name: str | None = None) -> Callable[[Command], click.Command]:
+    """Make a function that takes `home` and returns a dictionary a command of `group`.
+
+    Adds `--home` and `--json`. Named errors are printed, not traced; the exit code is 0 only if
+    the function returned and its answer has no `failures`.
+    """
+
+    def decorate(work: Command) -> click.Command:
+        @functools.wraps(work)
+        def run(*, home_folder: str | None, as_json: bool, **arguments: Any) -> None:
+            try:
+                with redirect_stdout(sys.stderr):
+                    answer = work(home=open_home(home_folder), **arguments)
+            except HistoError as error:
+                click.echo(f"{type(error).__name__}: {error}", err=True)
+                if as_json:
+                    _print_json({"error": str(error), "kind": type(error).__name__})
+                sys.exit(error.exit_code)
+            _print_json(answer) if as_json else _print_lines(answer)
+            if answer.get("failures"):
+                sys.exit(1)
+
+        run = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")(
+            run
+        )
+        run = click.option(
+            "--home",
+            "home_folder",
+            type=click.Path(file_okay=False),
+            help="Folder of all state.  [default: $HISTO_HOME]",
+        )(run)
+        return group.command(name or work.__name__.replace("_", "-"))(run)
+
+    return decorate
+
+
+def _print_json(answer: dict[str, Any]) -> None:
+    click.echo(json.dumps(answer, ensure_ascii=False, default=_plain))
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "item"):
+        return value.item()
+    return str(value) if isinstance(value, Path) else repr(value)
+
+
+def _print_lines(answer: dict[str, Any]) -> None:
+    width = max((len(name) for name in answer), default=0)
+    for name, value in answer.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            click.echo(f"{name}:")
+            for row in value:
+                click.echo("  " + "  ".join(f"{k}={_short(v)}" for k, v in row.items()))
+        elif isinstance(value, dict):
+            inner = "  ".join(f"{k}={_short(v)}" for k, v in value.items())
+            click.echo(f"{name:<{width}}  {inner}")
+        else:
+            click.echo(f"{name:<{width}}  {_short(value)}")
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    if isinstance(value, list):
+        return ", ".join(_short(item) for item in value) or "none"
+    return str(value)

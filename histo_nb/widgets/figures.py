@@ -1,0 +1,240 @@
+"""Pictures for the notebooks. Each function draws into matplotlib Axes and returns them."""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.collections import PatchCollection
+from matplotlib.patches import Patch, Rectangle
+
+from histo_nb.annotations import Annotation
+from histo_nb.inference.regions import make_heatmap
+from histo_nb.inference.result import SlideResult
+from histo_nb.masking.tissue import METHODS, MaskSpec, TissueMask, clean_mask
+from histo_nb.slide import Slide
+
+# Okabe and Ito's palette: told apart with any kind of colour vision
+COLOURS = ("#0072B2", "#E69F00", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#F0E442")
+SURE = "#D55E00"
+
+
+def class_colours(labels: Sequence[str]) -> dict[str, str]:
+    """Return a colour for each class, in the order given."""
+    return {label: COLOURS[i % len(COLOURS)] for i, label in enumerate(labels)}
+
+
+def show_slides(slides: pd.DataFrame, *, n: int = 6, mpp: float = 16.0) -> np.ndarray:
+    """Draw thumbnails of the first `n` slides; return the (1, n) Axes."""
+    shown = slides.head(n)
+    _, axes = plt.subplots(1, len(shown), figsize=(3 * len(shown), 3), squeeze=False)
+    for ax, row in zip(axes[0], shown.to_dict("records"), strict=True):
+        with Slide(row["slide_path"], slide_mpp=row["slide_mpp"]) as slide:
+            thumbnail, downsample = slide.thumbnail(mpp=mpp)
+            show_image(thumbnail, mpp=downsample * slide.slide_mpp, title=row["slide_id"], ax=ax)
+    return np.asarray(axes)
+
+
+def show_image(image: np.ndarray, *, mpp: float, title: str = "", ax: Axes | None = None) -> Axes:
+    """Draw an image at `mpp` µm/px with a scale bar."""
+    ax = ax or plt.subplots(figsize=(7, 5))[1]
+    ax.imshow(image)
+    length_um = 10 ** np.floor(np.log10(image.shape[1] * mpp / 2))
+    y = image.shape[0] * 0.95
+    ax.plot([0, length_um / mpp], [y, y], color="black", linewidth=3, clip_on=False)
+    ax.text(0, y * 0.98, f"{length_um:g} µm", va="bottom", fontsize=8)
+    ax.set_title(title, fontsize=10)
+    ax.set_axis_off()
+    return ax
+
+
+def show_mask_steps(thumbnail: np.ndarray, *, mpp: float, spec: MaskSpec) -> np.ndarray:
+    """Draw thumbnail, threshold, cleaned mask and its outline; return the (1, 4) Axes."""
+    raw = METHODS[spec.method](thumbnail)
+    mask = clean_mask(raw, mpp=mpp, spec=spec)
+    _, axes = plt.subplots(1, 4, figsize=(16, 3.6), squeeze=False)
+    show_image(thumbnail, mpp=mpp, title="thumbnail", ax=axes[0, 0])
+    for ax, picture, title in (
+        (axes[0, 1], raw, f"threshold: {spec.method}"),
+        (axes[0, 2], mask, "opened, closed, specks and holes removed"),
+    ):
+        ax.imshow(picture, cmap="gray_r", interpolation="nearest")
+        ax.set_title(title, fontsize=10)
+        ax.set_axis_off()
+    show_image(thumbnail, mpp=mpp, title="outline", ax=axes[0, 3])
+    axes[0, 3].contour(mask, levels=[0.5], colors=[SURE], linewidths=1.5)
+    return np.asarray(axes)
+
+
+def show_masks(slides: pd.DataFrame, masks: Sequence[TissueMask], *, n: int = 8) -> np.ndarray:
+    """Draw slides with the outline of their tissue, side by side; return the Axes."""
+    axes = show_slides(slides, n=n)
+    for ax, mask, row in zip(axes[0], masks, slides.head(n).to_dict("records"), strict=False):
+        step = 16.0 / (mask.downsample * row["slide_mpp"])
+        height, width = mask.array.shape
+        if mask.array.any():
+            grid_x, grid_y = np.arange(width) / step, np.arange(height) / step
+            ax.contour(grid_x, grid_y, mask.array, levels=[0.5], colors=[SURE], linewidths=1)
+    return axes
+
+
+def show_tiles_on_slide(
+    slide: Slide,
+    tiles: pd.DataFrame,
+    *,
+    outlines: Sequence[Annotation] = (),
+    mpp: float = 8.0,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw a slide with its tiles, coloured by label (grey: none), and class outlines."""
+    thumbnail, downsample = slide.thumbnail(mpp=mpp)
+    ax = show_image(thumbnail, mpp=downsample * slide.slide_mpp, ax=ax)
+    labels = sorted({a.label for a in outlines} | set(tiles.get("label", pd.Series()).dropna()))
+    colours = class_colours(labels)
+    squares = [
+        Rectangle((r["x"] / downsample, r["y"] / downsample), *[r["size_l0"] / downsample] * 2)
+        for r in tiles.to_dict("records")
+    ]
+    shades = [colours.get(label, "#888888") for label in tiles.get("label", [None] * len(tiles))]
+    ax.add_collection(
+        PatchCollection(squares, facecolor=shades, edgecolor="white", alpha=0.35, linewidth=0.8)
+    )
+    for outline in outlines:
+        for part in getattr(outline.outline, "geoms", [outline.outline]):
+            x, y = np.asarray(part.exterior.coords).T / downsample
+            ax.plot(x, y, color=colours[outline.label], linewidth=1.5)
+    ax.legend(
+        handles=[Patch(color=colours[label], label=label) for label in labels],
+        loc="upper right",
+        fontsize=8,
+    )
+    return ax
+
+
+def show_tile_grid(
+    tiles: Sequence[np.ndarray], titles: Sequence[str], *, columns: int = 6
+) -> np.ndarray:
+    """Draw tiles beside one another with a title each; return the Axes."""
+    rows = max(-(-len(tiles) // columns), 1)
+    _, axes = plt.subplots(rows, columns, figsize=(2.3 * columns, 2.5 * rows), squeeze=False)
+    for ax in axes.flat:
+        ax.set_axis_off()
+    for ax, tile, title in zip(axes.flat, tiles, titles, strict=False):
+        ax.imshow(tile)
+        ax.set_title(title, fontsize=9)
+    return np.asarray(axes)
+
+
+def show_split(rows: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Draw how many tiles of each class lie in each part; hatched: balanced copies."""
+    ax = ax or plt.subplots(figsize=(7, 3.5))[1]
+    counts = rows.groupby(["split", rows.parent_id.notna(), "label"]).size()
+    labels, parts = sorted(rows.label.unique()), ["train", "valid", "test"]
+    for i, (label, colour) in enumerate(class_colours(labels).items()):
+        places = np.arange(len(parts)) + (i - len(labels) / 2 + 0.5) * 0.8 / len(labels)
+        own = [counts.get((part, False, label), 0) for part in parts]
+        copies = [counts.get((part, True, label), 0) for part in parts]
+        ax.bar(places, own, 0.8 / len(labels), color=colour, label=label)
+        ax.bar(places, copies, 0.8 / len(labels), bottom=own, color="white", edgecolor=colour,
+               hatch="///")  # fmt: skip
+    ax.set_xticks(range(len(parts)), parts)
+    ax.set_ylabel("tiles")
+    ax.legend(fontsize=8)
+    return ax
+
+
+def show_history(history: pd.DataFrame, *, best_epoch: int) -> np.ndarray:
+    """Draw losses and balanced accuracy over the epochs, the kept epoch marked; return Axes."""
+    _, axes = plt.subplots(1, 2, figsize=(11, 3.5))
+    axes[0].plot(history.epoch, history.train_loss, color=COLOURS[0], label="training")
+    axes[0].plot(history.epoch, history.valid_loss, color=COLOURS[2], label="validation")
+    axes[0].set_ylabel("cross-entropy")
+    axes[0].legend(fontsize=8)
+    axes[1].plot(history.epoch, history.balanced_accuracy, color=COLOURS[2])
+    axes[1].set_ylabel("balanced accuracy, validation")
+    axes[1].set_ylim(0, 1.02)
+    for ax in axes:
+        ax.axvline(best_epoch, color="grey", linestyle=":", linewidth=1)
+        ax.set_xlabel("epoch")
+    return np.asarray(axes)
+
+
+def show_confusion(
+    confusion: Sequence[Sequence[int]], classes: Sequence[str], *, ax: Axes | None = None
+) -> Axes:
+    """Draw a confusion matrix: truth down, prediction across, share of the truth as shade."""
+    ax = ax or plt.subplots(figsize=(4, 3.6))[1]
+    counts = np.asarray(confusion)
+    ax.imshow(
+        counts / np.maximum(counts.sum(axis=1, keepdims=True), 1), cmap="Blues", vmin=0, vmax=1
+    )
+    for (row, column), n in np.ndenumerate(counts):
+        share = n / max(counts[row].sum(), 1)
+        ax.text(
+            column, row, str(n), ha="center", va="center", color="white" if share > 0.5 else "black"
+        )
+    ax.set_xticks(range(len(classes)), classes, rotation=30)
+    ax.set_yticks(range(len(classes)), classes)
+    ax.set_xlabel("predicted")
+    ax.set_ylabel("true")
+    return ax
+
+
+def show_against_colour(figures: dict[str, float], *, ax: Axes | None = None) -> Axes:
+    """Draw balanced accuracies by name; the dashed line is chance for three classes."""
+    ax = ax or plt.subplots(figsize=(6, 2.2))[1]
+    names = list(figures)
+    ax.barh(
+        names, [figures[name] for name in names], color=[COLOURS[5]] * (len(names) - 1) + [SURE]
+    )
+    for i, name in enumerate(names):
+        ax.text(figures[name], i, f" {figures[name]:.2f}", va="center", fontsize=9)
+    ax.set_xlim(0, 1.1)
+    ax.set_xlabel("balanced accuracy, patients never seen")
+    return ax
+
+
+def show_result(slide: Slide, result: SlideResult, *, mpp: float = 8.0) -> np.ndarray:
+    """Draw a slide, its abnormal probability and its regions side by side; return the Axes."""
+    thumbnail, downsample = slide.thumbnail(mpp=mpp)
+    scale = downsample * slide.slide_mpp
+    _, axes = plt.subplots(1, 3, figsize=(16, 4.2), squeeze=False)
+    show_image(thumbnail, mpp=scale, title=result.slide_id, ax=axes[0, 0])
+    show_image(thumbnail, mpp=scale, title="probability of not normal", ax=axes[0, 1])
+    heatmap = make_heatmap(
+        result.predictions, 1 - result.predictions[f"prob_{result.normal_class}"]
+    )
+    rows, columns = heatmap.values.shape
+    left, top = heatmap.x / downsample, heatmap.y / downsample
+    step = heatmap.step / downsample
+    picture = axes[0, 1].imshow(
+        heatmap.values,
+        cmap="cividis",
+        vmin=0,
+        vmax=1,
+        alpha=0.6,
+        interpolation="nearest",
+        extent=(left, left + columns * step, top + rows * step, top),
+    )
+    axes[0, 1].set_xlim(0, thumbnail.shape[1])
+    axes[0, 1].set_ylim(thumbnail.shape[0], 0)
+    axes[0, 1].figure.colorbar(picture, ax=axes[0, 1], fraction=0.04)
+    show_tiles_on_slide(
+        slide, result.predictions.head(0), outlines=result.regions, mpp=mpp, ax=axes[0, 2]
+    )
+    axes[0, 2].set_title(f"{result.slide_class}, confidence {result.confidence:.2f}", fontsize=10)
+    return np.asarray(axes)
+
+
+def show_worklist(results: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Draw the abnormal share of each slide, the most suspicious first."""
+    ax = ax or plt.subplots(figsize=(8, 0.32 * len(results) + 1))[1]
+    labels = sorted(results.slide_class.unique())
+    colours = class_colours(labels)
+    ax.barh(results.slide_id, results.abnormal_fraction, color=results.slide_class.map(colours))
+    ax.invert_yaxis()
+    ax.set_xlim(0, 1)
+    ax.set_xlabel("abnormal share of the tissue")
+    ax.legend(handles=[Patch(color=colours[name], label=name) for name in labels], fontsize=8)
+    return ax

@@ -57,9 +57,8 @@ def _copy(
     spec: BalanceSpec,
     rng: np.random.Generator,
 ) -> pd.DataFrame:
-    order = np.concatenate(
-        [rng.permutation(len(parents)) for _ in range(math.ceil(n / len(parents)))] or [[]]
-    )[:n].astype(int)
+    n_rounds = max(math.ceil(n / len(parents)), 1)
+    order = np.concatenate([rng.permutation(len(parents)) for _ in range(n_rounds)])[:n]
     copies = parents.iloc[order].copy()
     right = rng.choice(RIGHT_ANGLES, size=n)
     free = rng.uniform(0, 360, size=n).round(1)

@@ -37,6 +37,7 @@ class Dataset:
 
     @cached_property
     def certificate(self) -> dict[str, Any]:
+        """What `certificate.make_certificate` found, with the hash of the rows."""
         content: dict[str, Any] = json.loads((self.folder / "certificate.json").read_text())
         return content
 
@@ -48,10 +49,12 @@ class Dataset:
 
     @property
     def dataset_id(self) -> str:
+        """The folder's name, made from the content."""
         return self.folder.name
 
     @property
     def classes(self) -> list[str]:
+        """The labels, sorted: the order of the network's output."""
         return sorted(self.rows.label.unique())
 
     def indices(self, split: str) -> np.ndarray:
@@ -109,7 +112,7 @@ def open_dataset(folder: Path) -> Dataset:
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise DatasetError(
-            f"{folder} is no data set, it lacks {', '.join(missing)}; make it with `histo-nb balance`"
+            f"{folder} lacks {', '.join(missing)}; make a data set with `histo-nb balance`"
         )
     dataset = Dataset(folder)
     check_certificate(dataset.rows, dataset.certificate)

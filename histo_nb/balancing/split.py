@@ -52,7 +52,8 @@ def split_patients(tiles: pd.DataFrame, *, spec: SplitSpec | None = None) -> pd.
     split[test] = "test"
     split[valid] = "valid"
     for side in ("train", "test"):
-        missing = [c for c in counts if counts.loc[split == side, c].sum() == 0]
+        totals = counts[split == side].sum()
+        missing = [str(label) for label in totals.index[totals == 0]]
         if missing:
             raise DatasetError(
                 f"no split of these patients has {', '.join(missing)} in the {side} part; "

@@ -1,4 +1,4 @@
-"""The only transforms: training (E1–E3) and evaluation, which validation, gate and analysis share."""
+"""The transforms: training (E1–E3), and the one that validation, gate and analysis share."""
 
 from typing import Literal
 

@@ -1,13 +1,13 @@
 """Tile probabilities → heatmap → connected abnormal regions. Loads no torch."""
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import pandas as pd
 import shapely
-from scipy import ndimage
 
-from histo_nb.annotations import Annotation
+from histo_nb.annotations import Annotation, Outline
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,8 @@ def find_regions(
     Tiles are connected over sides and corners. Measurements: `area_mm2` (tissue share counted),
     `probability` (mean over the region's tiles), `n_tiles`.
     """
+    from scipy import ndimage  # noqa: PLC0415 - 0.3 s that reading results does not need
+
     regions = []
     tile_mm2 = (predictions.size_l0 * slide_mpp / 1000) ** 2 * predictions.tissue
     for label in sorted(set(predictions.prediction) - {normal_class}):
@@ -62,12 +64,13 @@ def find_regions(
 
 def _region(tiles: pd.DataFrame, label: str, area_mm2: float) -> Annotation:
     squares = shapely.box(tiles.x, tiles.y, tiles.x + tiles.size_l0, tiles.y + tiles.size_l0)
+    outline = cast(Outline, shapely.union_all(squares))
     measurements = {
         "area_mm2": area_mm2,
         "probability": float(tiles[f"prob_{label}"].mean()),
         "n_tiles": len(tiles),
     }
-    return Annotation(shapely.union_all(squares), label, measurements)
+    return Annotation(outline, label, measurements)
 
 
 def _step(x: np.ndarray, y: np.ndarray, size: int) -> int:

@@ -19,7 +19,7 @@ class Runtime:
     def __init__(self, bundle: Bundle) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.card = bundle.card
-        self._network = bundle.network.to(self.device, memory_format=torch.channels_last)
+        self._network = bundle.network.to(self.device).to(memory_format=torch.channels_last)
         self._transform = card_transform(bundle.card)
 
     def classify(self, tiles: np.ndarray) -> np.ndarray:

@@ -132,7 +132,7 @@ def clean_mask(mask: np.ndarray, *, mpp: float, spec: MaskSpec) -> np.ndarray:
         width = round(width_um / mpp)
         if width > 1:
             disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width))
-            padded = cv2.copyMakeBorder(cleaned, *[width] * 4, cv2.BORDER_REPLICATE)
+            padded = cv2.copyMakeBorder(cleaned, width, width, width, width, cv2.BORDER_REPLICATE)
             cleaned = cv2.morphologyEx(padded, operation, disc)[width:-width, width:-width]
     kept = _drop_small(cleaned, spec.min_speck_um2 / mpp**2)
     holes = _drop_small(1 - kept, spec.min_hole_um2 / mpp**2)

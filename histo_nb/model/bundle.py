@@ -1,4 +1,4 @@
-"""A model on disk: `model.safetensors`, `card.json`, later `gate.json`. Loading executes nothing."""
+"""A model on disk: `model.safetensors`, `card.json`, `gate.json`. Loading executes nothing."""
 
 import json
 from dataclasses import dataclass, replace

@@ -4,12 +4,12 @@ Source: CN 113887377 A [0078–0080]: 33 convolutional layers with Leaky ReLU, m
 shortcuts; the outputs of layers 1, 10, 15 and 33 are concatenated by channel.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
+from torch.nn import functional
 
 from histo_nb.errors import SpecError
 
@@ -38,13 +38,14 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, n_channels: int) -> None:
         super().__init__()
-        self.convolutions = nn.Sequential(
-            ConvBlock(n_channels, n_channels), ConvBlock(n_channels, n_channels, activate=False)
-        )
+        last = ConvBlock(n_channels, n_channels, activate=False)
+        # Each block starts as its shortcut: deep nets without this start badly (He et al. 2019).
+        nn.init.zeros_(cast(nn.BatchNorm2d, last[1]).weight)
+        self.convolutions = nn.Sequential(ConvBlock(n_channels, n_channels), last)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return a map of the same shape."""
-        return F.leaky_relu(x + self.convolutions(x), SLOPE, inplace=True)
+        return functional.leaky_relu(x + self.convolutions(x), SLOPE, inplace=True)
 
 
 class HistoNet33(nn.Module):
@@ -85,20 +86,20 @@ class HistoNet33(nn.Module):
         """Return the outputs of convolutions 1, 10, 15 and 33 for (N, 3, H, W)."""
         x = self.stem(x)
         taps = [x]
-        x = F.max_pool2d(x, 3, 2, padding=1)
+        x = functional.max_pool2d(x, 3, 2, padding=1)
         for i, stage in enumerate(self.stages):
             x = stage(x)
             if i in TAPPED_STAGES:
                 taps.append(x)
             if i < len(self.stages) - 1:
-                x = F.max_pool2d(x, 2)
+                x = functional.max_pool2d(x, 2)
         return taps
 
     def features(self, x: Tensor) -> Tensor:
         """Return the fused map (N, 768, H/32, W/32): what the classes are read from."""
         taps = self.taps(x)
         grid = taps[-1].shape[-2:]
-        pooled = [F.adaptive_max_pool2d(tap, grid) for tap in taps]
+        pooled = [functional.adaptive_max_pool2d(tap, grid) for tap in taps]
         return torch.cat(
             [norm(tap) for norm, tap in zip(self.tap_norms, pooled, strict=True)], dim=1
         )
@@ -112,9 +113,6 @@ class HistoNet33(nn.Module):
 def _initialise(module: nn.Module) -> None:
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, a=SLOPE)
-    elif isinstance(module, ResidualBlock):
-        # Each block starts as its shortcut: deep nets without this start badly (He et al. 2019).
-        nn.init.zeros_(module.convolutions[1][1].weight)
 
 
 def make_network(name: str, n_classes: int, **arguments: Any) -> nn.Module:

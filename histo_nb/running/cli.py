@@ -114,7 +114,7 @@ def scan(
 def intake(
     home: Home, files: tuple[Path, ...], patient: str | None, slide_mpp: float | None
 ) -> dict[str, Any]:
-    """Take slide files into the catalogue; what cannot be used goes to quarantine, with a reason."""
+    """Take slide files into the catalogue; what cannot be used goes to quarantine."""
     from histo_nb.scanning.intake import take_in
 
     rows, refused = take_in(files, home, patient_id=patient, slide_mpp=slide_mpp)

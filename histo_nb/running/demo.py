@@ -70,7 +70,7 @@ def run_demo(home: Home, *, spec: DemoSpec | None = None) -> dict[str, Any]:
     with _timed(seconds, "analyse"):
         folders, failures = analyse_slides(home, sorted(set(tiles.slide_id)))
     truth = {
-        slide_id: true_slide_class(rows.label, spec.training.normal_class)
+        str(slide_id): true_slide_class(rows.label, spec.training.normal_class)
         for slide_id, rows in dataset.rows[dataset.rows.split == "test"].groupby("slide_id")
     }
     verdicts = {result.slide_id: result.slide_class for result in map(read_result, folders)}

@@ -7,6 +7,7 @@ soft outline; pieces are parted by real gaps.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import cv2
 import numpy as np
@@ -198,12 +199,12 @@ def _soften(
     distance = cv2.distanceTransform(inside, cv2.DIST_L2, 5)[1:-1, 1:-1]
     distance -= _waves(piece.shape[:2], edge)
     share = np.clip((distance - edge / 2) / edge, 0, 1)[..., None]
-    softened = (piece * share + np.float32(GLASS_RGB) * (1 - share)).astype(np.uint8)
+    softened = (piece * share + np.array(GLASS_RGB, np.float32) * (1 - share)).astype(np.uint8)
     contours, _ = cv2.findContours(
         (distance > edge).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE
     )
     outline = shapely.Polygon(max(contours, key=cv2.contourArea)[:, 0]).buffer(0)
-    return softened, outline.simplify(2.0)
+    return softened, cast(shapely.Polygon, outline.simplify(2.0))
 
 
 def _waves(shape: tuple[int, int], edge: float) -> np.ndarray:

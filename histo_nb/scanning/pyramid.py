@@ -61,6 +61,7 @@ def write_pyramid(
     check_free_space(path.parent, int(width * height * BYTES_PER_PX))
     coarse = np.empty((-(-height // LEVEL_STEP), -(-width // LEVEL_STEP), 3), np.uint8)
     with writing(path) as temporary, tifffile.TiffWriter(temporary, bigtiff=True) as tiff:
+        jpeg = f"({TILE_PX}x{TILE_PX}) JPEG/RGB Q={JPEG_QUALITY}"
         header = f"Aperio Image Library v12.0.0 (histo_nb virtual scanner)\r\n{width}x{height}"
         facts = f"|AppMag = {spec.objective_power}|MPP = {spec.mpp:g}|Filename = virtual"
         tiled = _keywords(spec.mpp) | {"tile": (TILE_PX, TILE_PX)}
@@ -68,7 +69,7 @@ def write_pyramid(
             _tiles(_shrinking(strips, coarse)),
             shape=(height, width, 3),
             dtype=np.uint8,
-            description=f"{header} [0,0 {width}x{height}] (256x256) JPEG/RGB Q={JPEG_QUALITY}{facts}",
+            description=f"{header} [0,0 {width}x{height}] {jpeg}{facts}",
             **tiled,
         )
         levels = [coarse]

@@ -50,14 +50,18 @@ def label_tiles(
     known = fraction >= min_label_fraction
     return check_table(
         tiles.assign(
-            label=[labels[b] if k else None for b, k in zip(best, known, strict=True)],
+            label=_where(known, np.array(labels or [""], dtype=object)[best]),
             label_fraction=np.where(known, fraction, np.nan),
-            label_source=np.where(known, source, None),
-            labelled_by=np.where(known, getpass.getuser(), None),
-            labelled_at=np.where(known, now(), None),
+            label_source=_where(known, source),
+            labelled_by=_where(known, getpass.getuser()),
+            labelled_at=_where(known, now()),
         ),
         LABELLED_TILES,
     )
+
+
+def _where(known: np.ndarray, value: str | np.ndarray) -> np.ndarray:
+    return np.where(known, np.asarray(value, dtype=object), np.array(None, dtype=object))
 
 
 def label_slides(
@@ -71,11 +75,12 @@ def label_slides(
 
     Virtual slides bring their truth; a slide without outlines keeps its tiles, unlabelled.
     """
-    slides = home.catalog.slides(list(tiles.slide_id.unique())).set_index("slide_id")
+    slides = home.catalog.slides(list(tiles.slide_id.unique()))
+    truth_paths = dict(zip(slides.slide_id, slides.truth_path, strict=True))
     labelled = []
     for slide_id, rows in tiles.groupby("slide_id", sort=False):
-        truth = slides.loc[slide_id, "truth_path"]
-        path = annotations / f"{slide_id}.geojson" if annotations else Path(truth or "none")
+        truth = Path(truth_paths[slide_id] or "none")
+        path = annotations / f"{slide_id}.geojson" if annotations else truth
         outlines = read_geojson(path) if path.is_file() else []
         labelled.append(
             label_tiles(rows, outlines, min_label_fraction=min_label_fraction, source=path.name)

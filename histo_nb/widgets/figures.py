@@ -96,7 +96,9 @@ def show_tiles_on_slide(
         Rectangle((r["x"] / downsample, r["y"] / downsample), *[r["size_l0"] / downsample] * 2)
         for r in tiles.to_dict("records")
     ]
-    shades = [colours.get(label, "#888888") for label in tiles.get("label", [None] * len(tiles))]
+    shades = [
+        colours.get(str(label), "#888888") for label in tiles.get("label", [None] * len(tiles))
+    ]
     ax.add_collection(
         PatchCollection(squares, facecolor=shades, edgecolor="white", alpha=0.35, linewidth=0.8)
     )

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from histo_nb.annotations import read_geojson, write_geojson
 from histo_nb.errors import SpecError
-from histo_nb.scanning.brushes import KINDS, REACH_UM, make_brushes
+from histo_nb.scanning.drawing.areas import ACROSS_UM
+from histo_nb.scanning.drawing.brushes import KINDS, REACH_UM, make_brushes
 from histo_nb.scanning.drawn import BLOCK_PX, DrawnGlass, DrawnSpec, draw_glass
 from histo_nb.scanning.glass import GLASS_RGB, Glass
-from histo_nb.scanning.outline import ACROSS_UM
 
 SMALL = DrawnSpec(size_um=(4800, 3600))
 
@@ -40,17 +40,16 @@ def test_drawn_glass_is_a_glass(glass: DrawnGlass) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(
-    x=st.integers(0, 1590),
-    y=st.integers(0, 1090),
-    width=st.integers(1, 700),
-    height=st.integers(1, 500),
+    corner=st.tuples(st.integers(0, 1590), st.integers(0, 1090)),
+    size=st.tuples(st.integers(1, 700), st.integers(1, 500)),
 )
 def test_a_rectangle_is_the_crop_of_a_larger_one(
-    glass: DrawnGlass, plane: np.ndarray, x: int, y: int, width: int, height: int
+    glass: DrawnGlass, plane: np.ndarray, corner: tuple[int, int], size: tuple[int, int]
 ) -> None:
-    width, height = min(width, 1600 - x), min(height, 1100 - y)
-    view = glass.look(3000 + x, 2900 + y, size=(width, height), mpp=0.5)
-    assert np.array_equal(view, plane[y : y + height, x : x + width])
+    x, y = corner
+    crop = plane[y : y + size[1], x : x + size[0]]
+    view = glass.look(3000 + x, 2900 + y, size=(crop.shape[1], crop.shape[0]), mpp=0.5)
+    assert np.array_equal(view, crop)
 
 
 @pytest.mark.parametrize("mpp", [0.25, 0.37, 1.0, 5.0])
@@ -78,7 +77,7 @@ def test_the_same_seed_draws_the_same_bytes(glass: DrawnGlass, plane: np.ndarray
 
 
 @pytest.mark.parametrize("diagnosis", ["normal", "adenoma", "carcinoma"])
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, 2])
 def test_truth_is_valid_apart_and_worst_class_wide(diagnosis: str, seed: int) -> None:
     drawn = draw_glass("P", diagnosis=diagnosis, seed=seed)
     truth = drawn.truth()

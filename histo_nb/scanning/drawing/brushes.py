@@ -72,11 +72,12 @@ def stamp_number(kind: str, angle: np.ndarray, look: np.ndarray) -> np.ndarray:
 def make_brushes(mpp: float) -> Brushes:
     """Return the brushes for a scale (µm/px)."""
     rng = np.random.default_rng(20)
-    stamps = []
-    for kind in KINDS.values():
-        for turn in range(N_ANGLES):
-            for look in range(N_LOOKS):
-                stamps.append(_make_stamp(kind, np.pi * turn / N_ANGLES, look, rng, mpp))
+    stamps = [
+        _make_stamp(kind, np.pi * turn / N_ANGLES, look, rng, mpp)
+        for kind in KINDS.values()
+        for turn in range(N_ANGLES)
+        for look in range(N_LOOKS)
+    ]
     side = max(round(TEXTURE_PX * TEXTURE_MPP / mpp), 8)
     method = cv2.INTER_AREA if mpp > TEXTURE_MPP else cv2.INTER_LINEAR
     textures = {

@@ -1,6 +1,6 @@
 """Where drawn tissue lies on the glass, and which class each part of it is.
 
-Everything here is a raster of `AREA_UM`; the truth is traced from the same raster that the
+Everything here is a raster at `AREA_UM`; the truth is traced from the same raster that the
 glands are grown in.
 """
 
@@ -10,25 +10,13 @@ import cv2
 import numpy as np
 import shapely
 
-from histo_nb.annotations import Annotation, Outline
+from histo_nb.annotations import Annotation
+from histo_nb.scanning.drawing.rasters import AREA_UM, GLASS, refine, smooth_noise
 
-AREA_UM = 16.0  # µm a cell of the area raster
 MARGIN_UM = 120.0  # bare glass along the slide's edge
 ACROSS_UM = 1500.0  # width of the widest circle that fits a class area
 PIECE_UM2 = 0.4e6  # smaller pieces of tissue are washed off
 TRACE = 4  # the area raster is refined so many times before it is traced
-GLASS = 255  # value of bare glass in an area raster
-
-
-def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], wavelength: float) -> np.ndarray:
-    """Return smooth noise, mean 0 and deviation 1; `wavelength` in cells of `shape`."""
-    step = max(wavelength / 4, 1.0)
-    coarse = tuple(int(np.ceil(n / step)) + 6 for n in shape)
-    noise = cv2.GaussianBlur(rng.standard_normal(coarse).astype(np.float32), (0, 0), 1.3)
-    noise = (noise - noise.mean()) / noise.std()
-    matrix = np.array([[1 / step, 0, 2], [0, 1 / step, 2]])
-    flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
-    return np.asarray(cv2.warpAffine(noise, matrix, shape[::-1], flags=flags))
 
 
 def grow_areas(
@@ -57,7 +45,7 @@ def grow_areas(
 
 def trace(areas: np.ndarray, classes: Sequence[str]) -> list[Annotation]:
     """Return the outlines (µm) of all class areas; none overlaps another."""
-    taken: Outline = shapely.MultiPolygon()
+    taken: shapely.Geometry = shapely.MultiPolygon()
     annotations = []
     for value in sorted(set(areas[areas != GLASS].tolist()), reverse=True):
         for outline in _outlines(areas == value):
@@ -157,7 +145,8 @@ def _keep_large(mask: np.ndarray, min_cells: float | None) -> np.ndarray:
     _, labels, stats, _ = cv2.connectedComponentsWithStats(mask)
     sizes = stats[:, cv2.CC_STAT_AREA].astype(float)
     sizes[0] = 0
-    kept = sizes >= (max(sizes.max(), 1) if min_cells is None else min_cells)
+    largest = max(sizes.max(), 1)
+    kept = sizes >= (largest if min_cells is None else min(min_cells, largest))
     kept[0] = False
     return np.asarray(kept[labels])
 
@@ -185,10 +174,3 @@ def _outlines(mask: np.ndarray) -> list[shapely.Polygon]:
         polygon = shapely.make_valid(shapely.Polygon(shell, holes).simplify(3.0))
         polygons += [p for p in shapely.get_parts(polygon) if isinstance(p, shapely.Polygon)]
     return polygons
-
-
-def refine(mask: np.ndarray, times: int) -> np.ndarray:
-    """Return a soft (uint8) mask with `times` finer cells and the stairs smoothed."""
-    soft = cv2.GaussianBlur(mask.astype(np.uint8) * 255, (0, 0), 1.0)
-    size = (mask.shape[1] * times, mask.shape[0] * times)
-    return np.asarray(cv2.resize(soft, size, interpolation=cv2.INTER_LINEAR))

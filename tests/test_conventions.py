@@ -30,7 +30,8 @@ UNSAFE = re.compile(
 # worklist and the results. A dashboard kernel with torch takes ten times the memory.
 LIGHT = [
     *(f"histo_nb.{m.name}" for m in pkgutil.iter_modules(histo_nb.__path__) if not m.ispkg),
-    *(f"histo_nb.{room}" for room in ("scanning", "masking", "tiling", "export", "widgets")),
+    *(f"histo_nb.{room}" for room in ("scanning", "masking", "tiling", "export")),
+    "histo_nb.widgets.review",
     "histo_nb.inference.result",
     "histo_nb.inference.regions",
 ]
@@ -91,7 +92,8 @@ def spec_defaults(room):
                     made = field.default_factory
                     default = field.default if made is MISSING else made()
                     if default is not MISSING:
-                        found.setdefault(field.name, []).append(default)
+                        plain = list(default) if isinstance(default, tuple) else default
+                        found.setdefault(field.name, []).append(plain)
     return found
 
 

@@ -74,6 +74,7 @@ def _region(tiles: pd.DataFrame, label: str, area_mm2: float) -> Annotation:
 
 
 def _step(x: np.ndarray, y: np.ndarray, size: int) -> int:
-    gaps = [np.diff(np.unique(axis)) for axis in (x, y)]
-    gaps = [axis.min() for axis in gaps if axis.size]
-    return int(min(gaps)) if gaps else size
+    # The smallest gap is not enough: with few tiles no two neighbours may be among them.
+    gaps = np.concatenate([np.diff(np.unique(axis)) for axis in (x, y)])
+    step = int(np.gcd.reduce(gaps))  # 0 for a single tile
+    return size if step % size == 0 else step

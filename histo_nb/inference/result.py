@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from histo_nb.annotations import Annotation, read_geojson, write_geojson
-from histo_nb.errors import CatalogError
+from histo_nb.errors import CatalogError, TableError
 from histo_nb.files import write_json, writing_folder
 from histo_nb.home import Home
 from histo_nb.tables import PREDICTIONS, read_table, write_table
@@ -87,15 +87,16 @@ def read_result(folder: Path | str) -> SlideResult:
     folder = Path(folder)
     try:
         facts: dict[str, Any] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return SlideResult(
+            **facts,
+            predictions=read_table(folder / "predictions.parquet", PREDICTIONS),
+            regions=read_geojson(folder / "regions.geojson"),
+        )
+    except (OSError, ValueError, TypeError, TableError) as error:
         raise CatalogError(
-            f"{folder} holds no result ({error}); analyse the slide again with `histo-nb analyse`"
+            f"{folder} holds no whole result ({error}); "
+            "analyse the slide again with `histo-nb analyse`"
         ) from error
-    return SlideResult(
-        **facts,
-        predictions=read_table(folder / "predictions.parquet", PREDICTIONS),
-        regions=read_geojson(folder / "regions.geojson"),
-    )
 
 
 def find_result(home: Home, slide_id: str) -> Path:

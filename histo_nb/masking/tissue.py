@@ -176,9 +176,10 @@ def mask_slides(
             mask = mask_slide(slide, spec=spec)
         path = write_mask(mask, mask_path(home, row["slide_id"]), spec=spec)
         if not mask.array.any():
+            other = next(name for name in METHODS if name != spec.method)
             raise NoTissueError(
                 f"no tissue was found on {row['slide_id']} by {spec.method}; "
-                "look at the slide, try --method otsu_grey"
+                f"look at the slide, try --method {other}"
             )
         return {
             "slide_id": row["slide_id"],

@@ -181,7 +181,7 @@ def tile(
               help="Table of labelled tiles.  [default: the last one]")  # fmt: skip
 @click.option("--test-share", default=0.2, show_default=True, help="Of all tiles.")
 @click.option("--valid-share", default=0.2, show_default=True, help="Of the other tiles.")
-@click.option("--seed", default=42, show_default=True)
+@click.option("--seed", default=42, show_default=True, help="Of the split and the rotations.")
 def balance(
     home: Home, tiles: Path | None, test_share: float, valid_share: float, seed: int
 ) -> dict[str, Any]:
@@ -209,8 +209,8 @@ def balance(
 @click.option("--width", default=1.0, show_default=True, help="Of histonet33; 0.25 on small CPUs.")
 @click.option("--image-size", default=224, show_default=True, help="px the network gets.")
 @click.option("--epochs", default=0, help="[default: as the recipe says]")
-@click.option("--normal-class", default="normal", show_default=True)
-@click.option("--seed", "train_seed", default=42, show_default=True)
+@click.option("--normal-class", default="normal", show_default=True, help="The benign class.")
+@click.option("--seed", "train_seed", default=42, show_default=True, help="Of weights and order.")
 def train(home: Home, dataset_id: str, width: float, **spec: Any) -> dict[str, Any]:
     """Train a candidate model on a data set."""
     from histo_nb.balancing.dataset import find_dataset
@@ -229,7 +229,8 @@ def train(home: Home, dataset_id: str, width: float, **spec: Any) -> dict[str, A
 @command(main)
 @click.argument("model_id", required=False)
 @click.option("--min-accuracy", default=0.8, show_default=True, help="On patients never seen.")
-@click.option("--min-balanced-accuracy", default=0.6, show_default=True)
+@click.option("--min-balanced-accuracy", default=0.6, show_default=True,
+              help="Mean of the classes' recalls.")  # fmt: skip
 @click.option("--min-class-recall", default=0.3, show_default=True, help="Of the worst class.")
 def gate(home: Home, model_id: str | None, **spec: Any) -> dict[str, Any]:
     """Score a candidate (the newest by default) on the test part; it serves only if it passes.

@@ -12,7 +12,7 @@ from typing import Any
 import nbformat
 import papermill
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
-from papermill.exceptions import PapermillExecutionError
+from papermill.exceptions import PapermillException, PapermillExecutionError
 
 from histo_nb.errors import NotebookError
 from histo_nb.files import storage_errors, write_json
@@ -64,7 +64,10 @@ def check_parameters(notebook: Path, parameters: Mapping[str, Any]) -> dict[str,
     NotebookError
         A name is not declared in the notebook's parameters cell, or a value has another type.
     """
-    declared = papermill.inspect_notebook(str(notebook))
+    try:
+        declared = papermill.inspect_notebook(str(notebook))
+    except (OSError, ValueError, AttributeError, PapermillException) as error:
+        raise NotebookError(f"{notebook} does not open as a notebook ({error})") from error
     checked = {}
     for name, value in parameters.items():
         if name not in declared:
@@ -74,7 +77,7 @@ def check_parameters(notebook: Path, parameters: Mapping[str, Any]) -> dict[str,
         kind = declared[name]["inferred_type_name"]
         try:
             checked[name] = _convert(value, kind)
-        except ValueError as error:
+        except (ValueError, TypeError, OverflowError, RecursionError) as error:
             raise NotebookError(
                 f"parameter {name}={value!r} of {notebook.name} must be {kind}"
             ) from error
@@ -99,7 +102,10 @@ def _convert(value: Any, kind: str) -> Any:
         return value
     if isinstance(value, bool) or kind not in ("int", "float"):
         raise ValueError(value)
-    return {"int": int, "float": float}[kind](value)
+    number = {"int": int, "float": float}[kind](value)
+    if isinstance(value, float) and number != value:
+        raise ValueError(value)
+    return number
 
 
 def run_notebook(

@@ -80,9 +80,9 @@ def file_slide(
         if hash_file(temporary) != sha256:
             raise SlideError(f"{path.name} changed while it was copied; wait until it is complete")
     truth_path = None
-    if truth:
-        truth_path = write_geojson(list(truth), home.truth / f"{slide_id}.geojson")
     try:
+        if truth:
+            truth_path = write_geojson(list(truth), home.truth / f"{slide_id}.geojson")
         home.catalog.add_slide(
             {
                 "slide_id": slide_id,
@@ -97,7 +97,11 @@ def file_slide(
             }
         )
     except HistoError:
+        if home.catalog.find_hash(sha256):  # another process filed the same bytes just now
+            return slide_id
         target.unlink(missing_ok=True)
+        if truth_path:
+            truth_path.unlink(missing_ok=True)
         raise
     return slide_id
 

@@ -67,7 +67,10 @@ def read_labelled_images(folder: Path, *, columns: dict[str, str] | None = None)
 
 
 def _from_manifest(manifest: Path, columns: dict[str, str]) -> pd.DataFrame:
-    rows = pd.read_csv(manifest, dtype=str)
+    try:
+        rows = pd.read_csv(manifest, dtype=str)
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{manifest} is no table ({error}); save it as CSV in UTF-8") from error
     known = {"file": ["file"], "label": ["label", "class", "class3"], "patient": ["patient"]}
     found = {}
     for name, usual in known.items():
@@ -79,6 +82,12 @@ def _from_manifest(manifest: Path, columns: dict[str, str]) -> pd.DataFrame:
                 f"it has {', '.join(rows.columns)}"
             )
         found[name] = present[0]
+    empty = rows[list(found.values())].isna().any(axis=1)
+    if empty.any():
+        raise DatasetError(
+            f"{manifest}: {empty.sum()} rows lack a file, label or patient, first line "
+            f"{int(empty.argmax()) + 2}; fill or remove them"
+        )
     return pd.DataFrame(
         {
             "image_path": [str(manifest.parent / file) for file in rows[found["file"]]],
@@ -90,7 +99,7 @@ def _from_manifest(manifest: Path, columns: dict[str, str]) -> pd.DataFrame:
 
 def _from_folders(folder: Path) -> pd.DataFrame:
     rows = [
-        {"image_path": str(path), "label": path.parent.name, "patient_id": path.stem}
+        {"image_path": str(path), "label": path.parent.name, "patient_id": f"{path.parent.name}-{path.name}"}
         for path in sorted(folder.glob("*/*"))
         if path.suffix.lower() in IMAGE_SUFFIXES
     ]
@@ -203,7 +212,14 @@ def _soften(
     contours, _ = cv2.findContours(
         (distance > edge).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE
     )
-    outline = shapely.Polygon(max(contours, key=cv2.contourArea)[:, 0]).buffer(0)
+    largest = max(contours, key=cv2.contourArea, default=np.empty((0, 1, 2)))
+    if len(largest) < 3 or not cv2.contourArea(largest):
+        height_um, width_um = (round(extent * spec.mpp) for extent in piece.shape[:2])
+        raise DatasetError(
+            f"images of one class and patient make a piece of {width_um} × {height_um} µm, "
+            f"nothing is left of it inside its soft edge; use larger ones (≥ {10 * EDGE_UM:g} µm)"
+        )
+    outline = shapely.Polygon(largest[:, 0]).buffer(0)
     return softened, cast(shapely.Polygon, outline.simplify(2.0))
 
 

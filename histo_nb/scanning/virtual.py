@@ -1,5 +1,6 @@
 """The virtual 20x scanner: virtual glass slides in, whole-slide files in the catalogue out."""
 
+import secrets
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -49,7 +50,7 @@ def scan_rack(
 
 def scan_glass(glass: Glass, home: Home, *, spec: ScanSpec) -> str:
     """Scan one glass slide, file it with its truth, and return its `slide_id`."""
-    inbox = home.slides / f".scanning-{glass.patient_id}.svs"
+    inbox = home.slides / f".scanning-{secrets.token_hex(6)}.svs"
     try:
         write_scan(glass, inbox, spec=spec)
         return file_slide(

@@ -1,6 +1,5 @@
 """Outlines with classes → labels of tiles, with who said so and when."""
 
-import getpass
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +7,7 @@ import pandas as pd
 import shapely
 
 from histo_nb.annotations import Annotation, read_geojson
-from histo_nb.catalog import now
+from histo_nb.catalog import account, now
 from histo_nb.errors import SpecError
 from histo_nb.home import Home
 from histo_nb.tables import LABELLED_TILES, check_table
@@ -24,7 +23,8 @@ def label_tiles(
     """Label the tiles of one slide by the class that covers most of their tissue.
 
     A tile is labelled if outlines of one class cover at least `min_label_fraction` of its tissue
-    (of the tile, times its tissue share); else it is mixed and stays unlabelled.
+    (of the tile, times its tissue share) and of all that is outlined in it; else it is mixed and
+    stays unlabelled.
 
     Parameters
     ----------
@@ -44,16 +44,18 @@ def label_tiles(
         area = shapely.union_all([a.outline for a in annotations if a.label == label])
         shapely.prepare(area)
         shares[:, column] = shapely.area(shapely.intersection(squares, area))
-    shares /= (tiles.size_l0.to_numpy(float) ** 2 * tiles.tissue.to_numpy())[:, None]
+    tissue = tiles.size_l0.to_numpy(float) ** 2 * tiles.tissue.to_numpy()
+    # Outlines of two classes may overlap, or both reach over glass: neither may then count as all.
+    shares /= np.maximum(tissue, shares.sum(axis=1))[:, None]
     best = shares.argmax(axis=1)
-    fraction = shares.max(axis=1).clip(0, 1)
+    fraction = shares.max(axis=1)
     known = fraction >= min_label_fraction
     return check_table(
         tiles.assign(
             label=_where(known, np.array(labels or [""], dtype=object)[best]),
             label_fraction=np.where(known, fraction, np.nan),
             label_source=_where(known, source),
-            labelled_by=_where(known, getpass.getuser()),
+            labelled_by=_where(known, account()),
             labelled_at=_where(known, now()),
         ),
         LABELLED_TILES,

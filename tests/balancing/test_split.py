@@ -1,0 +1,103 @@
+import pytest
+
+from histo_nb.balancing.balance import BalanceSpec, balance_training
+from histo_nb.balancing.certificate import check_certificate, hash_rows, make_certificate
+from histo_nb.balancing.split import SplitSpec, split_patients
+from histo_nb.errors import DatasetError, SpecError
+
+
+@pytest.fixture
+def slides(cohort):
+    return cohort.drop_duplicates("slide_id").assign(width=2000, height=2000)
+
+
+def test_whole_patients_near_8_to_2_with_every_class_everywhere(cohort):
+    rows = split_patients(cohort)
+    assert (rows.groupby("patient_id").split.nunique() == 1).all()
+    assert (rows.split == "test").mean() == pytest.approx(0.2, abs=0.05)
+    assert rows.groupby("split").label.nunique().to_dict() == {"train": 3, "valid": 3, "test": 3}
+
+
+def test_the_seed_decides_and_the_order_of_rows_does_not(cohort):
+    first = split_patients(cohort).set_index("tile_id").split
+    again = split_patients(cohort.sample(frac=1, random_state=1)).set_index("tile_id").split
+    assert first.equals(again[first.index])
+
+
+def test_many_patients_are_split_too(make_tiles):
+    tiles = make_tiles(*[(f"q{i:03d}", ("a", "b", "c")[i % 3], 4) for i in range(60)])
+    rows = split_patients(tiles)
+    assert (rows.split == "test").mean() == pytest.approx(0.2, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("groups", "reason"),
+    [
+        ([("p1", "a", 5), ("p2", "a", 5), ("p3", "b", 5)], "one patient only"),
+        ([("p1", "a", 5), ("p2", "a", 5)], "at least two"),
+    ],
+)
+def test_data_that_cannot_be_split(make_tiles, groups, reason):
+    with pytest.raises(DatasetError, match=reason):
+        split_patients(make_tiles(*groups))
+
+
+def test_unlabelled_or_nameless_tiles(cohort):
+    with pytest.raises(DatasetError, match="no tile has a label"):
+        split_patients(cohort.assign(label=None))
+    with pytest.raises(DatasetError, match="--patient"):
+        split_patients(cohort.assign(patient_id=None))
+    with pytest.raises(SpecError, match="test_share"):
+        SplitSpec(test_share=1.5)
+
+
+def test_balance_raises_rare_classes_in_training_only(cohort, slides):
+    rows = balance_training(split_patients(cohort), slides)
+    train = rows[rows.split == "train"].label.value_counts()
+    assert train.nunique() == 1
+    copies = rows[rows.parent_id.notna()]
+    assert len(copies) > 0
+    assert set(copies.split) == {"train"}
+    assert (copies.angle % 90 != 0).any()
+
+
+def test_without_room_copies_take_right_angles(cohort, slides):
+    tight = slides.assign(width=slides.width * 0 + 612, height=164)
+    rows = balance_training(split_patients(cohort), tight)
+    copies = rows[rows.parent_id.notna()]
+    at_edge = copies[(copies.y < 130) | (copies.x + 64 > 580)]
+    assert len(at_edge) > 0
+    assert (at_edge.angle % 90 == 0).all()
+
+
+def test_balance_can_be_left_out(cohort, slides):
+    rows = balance_training(split_patients(cohort), slides, spec=BalanceSpec(balance=False))
+    assert rows.parent_id.isna().all()
+
+
+def test_certificate_holds_and_notices_any_change(cohort, slides):
+    rows = balance_training(split_patients(cohort), slides)
+    certificate = make_certificate(rows)
+    check_certificate(rows.sample(frac=1, random_state=0), certificate)
+    changed = rows.copy()
+    changed.loc[0, "label"] = "other"
+    with pytest.raises(DatasetError, match="histo-nb balance"):
+        check_certificate(changed, certificate)
+    assert hash_rows(rows) != hash_rows(changed)
+
+
+def test_planted_leaks_are_refused(cohort, slides):
+    rows = balance_training(split_patients(cohort), slides)
+    patient = rows.copy()
+    patient.loc[patient.index[patient.split == "test"][0], "split"] = "train"
+    with pytest.raises(DatasetError, match="patient_id"):
+        make_certificate(patient)
+    copy = rows.copy()
+    copy.loc[copy.parent_id.notna(), "split"] = "test"
+    with pytest.raises(DatasetError, match=r"two sides|copies"):
+        make_certificate(copy)
+    twin = rows.copy()  # the same places under another name, on the other side
+    own = twin[(twin.split == "test") & twin.parent_id.isna()]
+    twin.loc[own.index, "slide_path"] = twin.slide_path[twin.split == "train"].iloc[0]
+    with pytest.raises(DatasetError, match="overlap"):
+        make_certificate(twin)

@@ -19,6 +19,7 @@ from time import monotonic, sleep
 from playwright.sync_api import Browser, sync_playwright
 
 from histo_nb.home import Home, open_home
+from histo_nb.running.demo import home_with_results
 from histo_nb.running.serve import serve_dashboards
 
 ROOT = Path(__file__).parents[1]
@@ -114,7 +115,7 @@ def main() -> None:
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None:
         raise SystemExit("screenshots: Chromium is not installed")
-    home = open_home(*sys.argv[1:2])
+    home = home_with_results(open_home(*sys.argv[1:2]))
     if home.catalog.results().empty:
         raise SystemExit(f"screenshots: {home.root} holds no results; run `histo-nb demo` first")
     PICTURES.mkdir(parents=True, exist_ok=True)

@@ -43,13 +43,12 @@ def find_regions(
 ) -> list[Annotation]:
     """Find connected tiles predicted as the same abnormal class; the largest region first.
 
-    Tiles are connected over sides and corners. Measurements: `area_mm2` (tissue share counted),
+    Tiles are connected over sides and corners. Measurements: `area_mm2` (of the tissue in it),
     `probability` (mean over the region's tiles), `n_tiles`.
     """
     from scipy import ndimage  # noqa: PLC0415 - 0.3 s that reading results does not need
 
     regions = []
-    tile_mm2 = (predictions.size_l0 * slide_mpp / 1000) ** 2 * predictions.tissue
     for label in sorted(set(predictions.prediction) - {normal_class}):
         chosen = predictions.prediction == label
         heatmap = make_heatmap(predictions, chosen.astype(float))
@@ -58,15 +57,15 @@ def find_regions(
         columns = (predictions.x - heatmap.x) // heatmap.step
         part = pd.Series(parts[rows, columns], index=predictions.index)
         for _, tiles in predictions[chosen].groupby(part[chosen]):
-            regions.append(_region(tiles, label, float(tile_mm2[tiles.index].sum())))
+            regions.append(_region(tiles, label, slide_mpp))
     return sorted(regions, key=lambda region: -region.measurements["area_mm2"])
 
 
-def _region(tiles: pd.DataFrame, label: str, area_mm2: float) -> Annotation:
+def _region(tiles: pd.DataFrame, label: str, slide_mpp: float) -> Annotation:
     squares = shapely.box(tiles.x, tiles.y, tiles.x + tiles.size_l0, tiles.y + tiles.size_l0)
     outline = cast(Outline, shapely.union_all(squares))
     measurements = {
-        "area_mm2": area_mm2,
+        "area_mm2": outline.area * (slide_mpp / 1000) ** 2 * float(tiles.tissue.mean()),
         "probability": float(tiles[f"prob_{label}"].mean()),
         "n_tiles": len(tiles),
     }

@@ -57,7 +57,7 @@ def judge_slide(
     weights = predictions.tissue.groupby(predictions.prediction).sum() / predictions.tissue.sum()
     fractions = {label: float(weights.get(label, 0.0)) for label in classes}
     abnormal = {label: share for label, share in fractions.items() if label != normal_class}
-    share = sum(abnormal.values())
+    share = round(sum(abnormal.values()), 9)  # 0.1 + 0.7 is "at least 0.8" too
     label = max(abnormal, key=lambda c: abnormal[c]) if share >= rule.min_abnormal else normal_class
     tiles = predictions[predictions.prediction == label]
     chosen = tiles if len(tiles) else predictions

@@ -129,7 +129,7 @@ def clean_mask(mask: np.ndarray, *, mpp: float, spec: MaskSpec) -> np.ndarray:
     """Return a (H, W) bool mask after opening, closing, speck removal and hole filling."""
     cleaned = mask.astype(np.uint8)
     for operation, width_um in ((cv2.MORPH_OPEN, spec.open_um), (cv2.MORPH_CLOSE, spec.close_um)):
-        width = round(width_um / mpp)
+        width = int(width_um / mpp / 2) * 2 + 1  # odd: an even one shifts the mask
         if width > 1:
             disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width))
             padded = cv2.copyMakeBorder(cleaned, width, width, width, width, cv2.BORDER_REPLICATE)

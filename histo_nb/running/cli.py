@@ -5,7 +5,7 @@ Rooms are imported inside the commands, so that `--help` answers at once.
 # ruff: noqa: PLC0415
 
 import sys
-import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ def main() -> None:
     All state lies in one folder: --home, else $HISTO_HOME. Every command takes --json and exits
     with 0 only if it did its job.
     """
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
 
 
 @command(main)
@@ -51,8 +52,7 @@ def demo(
     """
     from dataclasses import replace
 
-    from histo_nb.home import open_home
-    from histo_nb.running.demo import DemoSpec, run_demo
+    from histo_nb.running.demo import DemoSpec, fresh_home, run_demo
     from histo_nb.scanning.rack import RackSpec
     from histo_nb.tiling.grid import TileSpec
 
@@ -72,9 +72,9 @@ def demo(
         )
     if epochs:
         spec = replace(spec, training=replace(spec.training, epochs=epochs))
-    fresh = open_home(home.root / "demo" / time.strftime("%Y%m%d-%H%M%S"))
+    fresh = fresh_home(home)
     answer = run_demo(fresh, spec=spec)
-    click.echo(f"\nDone. Look at it: histo-nb dashboard --home {fresh.root}", err=True)
+    click.echo(f"\nDone. Look at it: histo-nb dashboard --home {fresh.root}\n", err=True)
     return answer
 
 
@@ -324,12 +324,19 @@ def run(
 @click.option("--port", default=8866, show_default=True, help="0 = a free one.")
 @click.option("--browser/--no-browser", default=True, help="Open the page.")
 def dashboard(home: Home, port: int, browser: bool) -> dict[str, Any]:
-    """Serve the pathologist's page on this machine until Ctrl-C."""
+    """Serve the pathologist's page on this machine until Ctrl-C.
+
+    A home without results shows its newest demo, and says so.
+    """
+    from histo_nb.running.demo import home_with_results
     from histo_nb.running.serve import serve_dashboards
 
-    with serve_dashboards(home, port=port, open_browser=browser) as server:
+    shown = home_with_results(home)
+    if shown != home:
+        click.echo(f"{home.root} has no results yet; this is the demo in {shown.root}", err=True)
+    with serve_dashboards(shown, port=port, open_browser=browser) as server:
         status = server.wait()
-    return {"served": str(home.root), "status": status}
+    return {"served": str(shown.root), "status": status}
 
 
 @command(main)

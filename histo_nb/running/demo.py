@@ -8,7 +8,7 @@ from typing import Any
 
 from histo_nb.balancing.dataset import make_dataset
 from histo_nb.balancing.split import SplitSpec
-from histo_nb.home import Home
+from histo_nb.home import Home, open_home
 from histo_nb.inference.pipeline import analyse_slides
 from histo_nb.inference.result import read_result
 from histo_nb.inference.verdict import true_slide_class
@@ -22,6 +22,7 @@ from histo_nb.tiling.labels import label_slides
 from histo_nb.training.gate import score
 from histo_nb.training.learner import TrainSpec, train
 
+DEMOS = "demo"  # folder of the homes of demos
 LAID_TILES = TileSpec(tile_size=448, stride=224)  # fits images of some 900 × 600 px at 0.5 µm/px
 
 
@@ -102,6 +103,20 @@ def run_demo(home: Home, *, spec: DemoSpec | None = None) -> dict[str, Any]:
             "results": str(home.results),
         },
     }  # fmt: skip
+
+
+def fresh_home(home: Home) -> Home:
+    """Return a new home for one demo, in the folder `demo` of `home`."""
+    return open_home(home.root / DEMOS / time.strftime("%Y%m%d-%H%M%S"))
+
+
+def home_with_results(home: Home) -> Home:
+    """Return `home` if it has results, else the newest demo in it that has some, else `home`."""
+    demos = sorted((home.root / DEMOS).glob("*/"), reverse=True)
+    for candidate in (home, *map(open_home, demos)):
+        if not candidate.catalog.results().empty:
+            return candidate
+    return home
 
 
 def _gate(home: Home, model_id: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any
 import nbformat
 import papermill
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
-from papermill.exceptions import PapermillException, PapermillExecutionError
+from papermill.exceptions import PapermillExecutionError
 
 from histo_nb.errors import NotebookError
 from histo_nb.files import storage_errors, write_json
@@ -66,7 +67,7 @@ def check_parameters(notebook: Path, parameters: Mapping[str, Any]) -> dict[str,
     """
     try:
         declared = papermill.inspect_notebook(str(notebook))
-    except (OSError, ValueError, AttributeError, PapermillException) as error:
+    except Exception as error:  # nbformat, jsonschema and papermill raise what they like
         raise NotebookError(f"{notebook} does not open as a notebook ({error})") from error
     checked = {}
     for name, value in parameters.items():
@@ -155,6 +156,9 @@ def run_notebook(
         fault = "the kernel died, most often for lack of memory"
     except CellTimeoutError:
         fault = f"a cell took longer than {timeout_s} s"
+    except BaseException:  # interrupted, or a full disk: no half run is left
+        shutil.rmtree(working, ignore_errors=True)
+        raise
     seconds = time.perf_counter() - clock
     facts = {
         "run_id": run_id,

@@ -99,7 +99,11 @@ def _from_manifest(manifest: Path, columns: dict[str, str]) -> pd.DataFrame:
 
 def _from_folders(folder: Path) -> pd.DataFrame:
     rows = [
-        {"image_path": str(path), "label": path.parent.name, "patient_id": f"{path.parent.name}-{path.name}"}
+        {
+            "image_path": str(path),
+            "label": path.parent.name,
+            "patient_id": f"{path.parent.name}-{path.name}",
+        }
         for path in sorted(folder.glob("*/*"))
         if path.suffix.lower() in IMAGE_SUFFIXES
     ]

@@ -179,7 +179,7 @@ class BestEpoch(Callback):  # type: ignore[misc]
     def after_batch(self) -> None:
         """Record one batch."""
         if self.training:
-            self._losses.append(float(self.loss))
+            self._losses.append(self.loss.detach().item())
             if not np.isfinite(self._losses[-1]):
                 raise DatasetError(
                     "the training loss is not a number; take a smaller learning rate or look for "

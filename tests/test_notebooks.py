@@ -91,7 +91,7 @@ def test_tiles_and_data_set_keep_their_contracts(ran):
     assert train_rows.label.value_counts().nunique() == 1
     row = dataset.rows.iloc[-1]
     with Slide(row.slide_path) as slide:
-        assert np.array_equal(read_tile(slide, row.to_dict()), dataset.pixels[len(dataset.rows) - 1])
+        assert np.array_equal(read_tile(slide, row.to_dict()), dataset.pixels[-1])
 
 
 def test_card_says_what_the_model_was_made_from(ran):

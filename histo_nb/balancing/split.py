@@ -45,9 +45,13 @@ def split_patients(tiles: pd.DataFrame, *, spec: SplitSpec | None = None) -> pd.
     _check_patients(labelled)
     counts = labelled.groupby(["patient_id", "label"]).size().unstack(fill_value=0)
     rng = np.random.default_rng(spec.seed)
-    test = _choose(counts, spec.test_share, rng)
+    test = _choose(counts, spec.test_share, rng, keep=2)  # one to learn from, one to validate
     rest = counts[~test]
-    valid = rest.index[_choose(rest, spec.valid_share, rng)] if len(rest) > 1 else rest.index[:0]
+    valid = (
+        rest.index[_choose(rest, spec.valid_share, rng, keep=1)]
+        if len(rest) > 1
+        else rest.index[:0]
+    )
     split = pd.Series("train", index=counts.index)
     split[test] = "test"
     split[valid] = "valid"
@@ -90,12 +94,17 @@ def _check_patients(labelled: pd.DataFrame) -> None:
         )
 
 
-def _choose(counts: pd.DataFrame, share: float, rng: np.random.Generator) -> np.ndarray:
-    """Return which patients (bool) make the part of `share` best."""
+def _choose(
+    counts: pd.DataFrame, share: float, rng: np.random.Generator, *, keep: int
+) -> np.ndarray:
+    """Return which patients (bool) make the part of `share` best.
+
+    `keep` patients of each class should stay outside it.
+    """
     table = counts.to_numpy(float)
     best, best_cost = np.zeros(len(table), bool), np.inf
     for subsets in _subsets(len(table), share, rng):
-        cost = _cost(subsets, table, share)
+        cost = _cost(subsets, table, share, keep)
         cheapest = int(cost.argmin())
         if cost[cheapest] < best_cost:
             best, best_cost = subsets[cheapest], cost[cheapest]
@@ -111,11 +120,13 @@ def _subsets(n: int, share: float, rng: np.random.Generator) -> list[np.ndarray]
     return [rng.random((BATCH, n)) < share for _ in range(N_RANDOM // BATCH)]
 
 
-def _cost(subsets: np.ndarray, table: np.ndarray, share: float) -> np.ndarray:
+def _cost(subsets: np.ndarray, table: np.ndarray, share: float, keep: int) -> np.ndarray:
     """Return how far each subset is from the asked share; a class missing on a side costs most."""
     part = subsets @ table
     total = table.sum(axis=0)
     overall = np.abs(part.sum(axis=1) / total.sum() - share)
     by_class = np.abs(part / total - share).mean(axis=1)
     missing = (part == 0).sum(axis=1) + (part == total).sum(axis=1)
-    return overall + by_class + 10.0 * missing
+    left = (~subsets).astype(int) @ (table > 0).astype(int)
+    too_few_left = (left < keep).sum(axis=1)
+    return np.asarray(overall + by_class + 10.0 * missing + 1.0 * too_few_left)

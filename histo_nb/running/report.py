@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
@@ -53,7 +54,16 @@ def command(group: click.Group, name: str | None = None) -> Callable[[Command], 
 
 
 def _print_json(answer: dict[str, Any]) -> None:
-    click.echo(json.dumps(answer, ensure_ascii=False, default=_plain))
+    click.echo(json.dumps(_without_nan(answer), ensure_ascii=False, default=_plain))
+
+
+def _without_nan(value: Any) -> Any:
+    """Pandas says "unknown" as NaN, which is no JSON."""
+    if isinstance(value, dict):
+        return {name: _without_nan(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _plain(value: Any) -> Any:

@@ -2,6 +2,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+
 from histo_nb.balancing.pixels import measure_statistics, read_tile, store_size
 from histo_nb.balancing.transforms import (
     StainJitter,

@@ -101,3 +101,12 @@ def test_planted_leaks_are_refused(cohort, slides):
     twin.loc[own.index, "slide_path"] = twin.slide_path[twin.split == "train"].iloc[0]
     with pytest.raises(DatasetError, match="overlap"):
         make_certificate(twin)
+
+
+def test_rare_classes_are_left_for_training_and_validation(make_tiles):
+    """Three patients of the rare class: one for each part, not two for the test."""
+    groups = [(f"p{i}", "a", 20) for i in range(8)]
+    rare = [("p0", "b", 1), ("p1", "b", 1), ("p2", "b", 16)]
+    rows = split_patients(make_tiles(*groups, *rare))
+    assert (rows[rows.label == "b"].groupby("split").patient_id.nunique() == 1).all()
+    assert rows[rows.label == "b"].split.nunique() == 3

@@ -108,7 +108,7 @@ def test_a_tile_larger_than_the_slide_is_named(slide):
 
 
 def test_tiles_are_never_upsampled(slide):
-    with pytest.raises(MppError, match="mpp ≥ 0.5"):
+    with pytest.raises(MppError, match=r"mpp ≥ 0\.5"):
         cut(slide, EVERYWHERE, mpp=0.25)
 
 

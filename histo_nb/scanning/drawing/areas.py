@@ -126,7 +126,7 @@ def _cut(rng: np.random.Generator, region: np.ndarray, share: float) -> np.ndarr
     angle = rng.uniform(0, 2 * np.pi)
     slope = (xs * np.cos(angle) + ys * np.sin(angle)) / max(region.shape)
     slope = slope + 0.12 * smooth_noise(rng, region.shape, 1800 / AREA_UM)
-    slope = slope + 0.03 * smooth_noise(rng, region.shape, 600 / AREA_UM)
+    slope = slope + 0.045 * smooth_noise(rng, region.shape, 650 / AREA_UM)
     part = region & (slope > np.quantile(slope[region], 1 - share))
     part = _keep_large(part.astype(np.uint8), None)
     rest = _keep_large((region & ~part).astype(np.uint8), 1e6 / AREA_UM**2)

@@ -68,7 +68,7 @@ def grow_normal(rng: np.random.Generator, ground: Ground) -> GlandMap:
     wide = lookup(ground.wide, centres, AREA_UM)
     n = len(centres)
     radius = pitch * (0.405 + 0.012 * rng.normal(size=n)) + 0.8 * wide
-    lumen = np.clip(radius - 30 + 3.4 * wide + rng.normal(0, 2.5, n), 4.5, radius - 18)
+    lumen = np.clip(radius - 30 + 3.4 * wide + rng.normal(0, 2.5, n), 4.5, radius - 23)
     stretch = rng.uniform(1.0, 1.16, n)
     turn = rng.uniform(0, np.pi, n)
     glands = _blank(ground)

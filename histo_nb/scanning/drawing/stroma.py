@@ -54,10 +54,10 @@ def _add_fat(rng: np.random.Generator, spaces: Spaces, centre: np.ndarray) -> No
     n = int(radius / pitch) + 2
     i, j = np.meshgrid(np.arange(-n, n + 1), np.arange(-n, n + 1))
     points = np.stack([(i + 0.5 * (j % 2)) * pitch, j * pitch * 0.87], -1).reshape(-1, 2)
-    points = points + rng.normal(0, 0.05 * pitch, points.shape)
+    points = points + rng.normal(0, 0.012 * pitch, points.shape)
     uneven = radius * rng.uniform(0.8, 1.15, len(points))
     for point in points[np.hypot(points[:, 0], points[:, 1]) < uneven]:
-        cell = blob(rng, pitch * rng.uniform(0.42, 0.47), turn=rng.uniform(0, np.pi))
+        cell = blob(rng, pitch * rng.uniform(0.435, 0.455), stretch=1.03, waves=0.012)
         fill(spaces.hole, cell + centre + point)
         fill(spaces.keep_out, 1.35 * cell + centre + point)
 

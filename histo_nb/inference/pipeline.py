@@ -60,6 +60,8 @@ def analyse_slides(
             _, failed = mask_slides(home, unmasked, spec=mask)
             failures.append(failed)
         masked = [name for name in wanted if mask_path(home, name).is_file()]
+        if not masked:
+            return [], pd.concat(failures, ignore_index=True)
         spec = _tile_spec(runtime_bundle, min_tissue)
         tiles, failed = tile_slides(home, masked, spec=spec)
         failures.append(

@@ -156,9 +156,9 @@ def tile(
     **spec: Any,
 ) -> dict[str, Any]:
     """Cut the tissue of slides (all by default) into a table of labelled tiles."""
-    from histo_nb.tables import LABELLED_TILES, check_table, write_table
     from histo_nb.tiling.grid import TileSpec, tile_slides
     from histo_nb.tiling.labels import label_slides
+    from histo_nb.tiling.table import file_tiles
 
     tiles, failures = tile_slides(home, list(slide_ids), spec=TileSpec(**spec))
     answer: dict[str, Any] = {"tiles": len(tiles), "failures": failures.to_dict("records")}
@@ -167,8 +167,7 @@ def tile(
     labelled = label_slides(
         home, tiles, min_label_fraction=min_label_fraction, annotations=annotations
     )
-    path = home.tiles / "tiles.parquet"
-    write_table(check_table(labelled, LABELLED_TILES), path, LABELLED_TILES)
+    path = file_tiles(labelled, home, slide_ids=slide_ids)
     return answer | {
         "labels": labelled.label.value_counts().to_dict(),
         "unlabelled": int(labelled.label.isna().sum()),
@@ -189,8 +188,9 @@ def balance(
     from histo_nb.balancing.dataset import make_dataset
     from histo_nb.balancing.split import SplitSpec
     from histo_nb.tables import LABELLED_TILES, read_table
+    from histo_nb.tiling.table import tile_table_path
 
-    rows = read_table(tiles or home.tiles / "tiles.parquet", LABELLED_TILES)
+    rows = read_table(tiles or tile_table_path(home), LABELLED_TILES)
     spec = SplitSpec(test_share=test_share, valid_share=valid_share, seed=seed)
     dataset = make_dataset(rows, home, split=spec)
     return {
@@ -259,8 +259,10 @@ def analyse(home: Home, slides: tuple[str, ...], slide_mpp: float | None) -> dic
     """Classify slides (all by default) with the model in production. Files are taken in first."""
     from histo_nb.inference.pipeline import analyse_slides
     from histo_nb.inference.result import read_result
+    from histo_nb.model.registry import production_model
     from histo_nb.scanning.intake import take_in
 
+    production_model(home)  # without one, no file is taken in either
     files = [Path(name) for name in slides if Path(name).is_file()]
     rows, refused = take_in(files, home, slide_mpp=slide_mpp)
     wanted = [name for name in slides if Path(name) not in files]

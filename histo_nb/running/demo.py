@@ -16,9 +16,9 @@ from histo_nb.masking.tissue import mask_slides
 from histo_nb.model.registry import promote
 from histo_nb.scanning.rack import RackSpec, fill_rack
 from histo_nb.scanning.virtual import scan_rack
-from histo_nb.tables import LABELLED_TILES, write_table
 from histo_nb.tiling.grid import TileSpec, tile_slides
 from histo_nb.tiling.labels import label_slides
+from histo_nb.tiling.table import file_tiles, tile_table_path
 from histo_nb.training.gate import score
 from histo_nb.training.learner import TrainSpec, train
 
@@ -61,7 +61,7 @@ def run_demo(home: Home, *, spec: DemoSpec | None = None) -> dict[str, Any]:
         masked = [name for name in slide_ids if name not in set(unmasked.slide_id)]
         tiles, untiled = tile_slides(home, masked, spec=spec.tiles)
         tiles = label_slides(home, tiles)
-        write_table(tiles, home.tiles / "tiles.parquet", LABELLED_TILES)
+        file_tiles(tiles, home)
     with _timed(seconds, "balance"):
         dataset = make_dataset(tiles, home, split=spec.split)
     with _timed(seconds, "train"):
@@ -97,7 +97,7 @@ def run_demo(home: Home, *, spec: DemoSpec | None = None) -> dict[str, Any]:
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
         "paths": {
             "home": str(home.root),
-            "tiles": str(home.tiles / "tiles.parquet"),
+            "tiles": str(tile_table_path(home)),
             "dataset": str(dataset.folder),
             "model": str(home.models / model_id),
             "results": str(home.results),

@@ -4,6 +4,7 @@ Some damaged files make OpenSlide abort its process or take gigabytes; the child
 """
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from histo_nb.errors import HistoError, MppError, SlideError
 
 MEMORY_LIMIT = 3 << 30  # bytes of address space: an honest slide needs well below 1 GB
 TIME_LIMIT_S = 60
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # each thread reserves memory
 
 
 def probe_slide(path: Path, *, slide_mpp: float | None = None) -> dict[str, Any]:
@@ -33,7 +35,13 @@ def probe_slide(path: Path, *, slide_mpp: float | None = None) -> dict[str, Any]
     path = Path(path)
     command = [sys.executable, "-m", "histo_nb.scanning.probe", str(path), json.dumps(slide_mpp)]
     try:
-        child = subprocess.run(command, capture_output=True, timeout=TIME_LIMIT_S, check=False)
+        child = subprocess.run(
+            command,
+            capture_output=True,
+            timeout=TIME_LIMIT_S,
+            check=False,
+            env=os.environ | ONE_THREAD,
+        )
     except subprocess.TimeoutExpired as error:
         raise SlideError(
             f"{path.name} took over {TIME_LIMIT_S} s to open; scan it again"

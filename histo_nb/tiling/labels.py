@@ -10,7 +10,7 @@ from histo_nb.annotations import Annotation, read_geojson
 from histo_nb.catalog import account, now
 from histo_nb.errors import SpecError
 from histo_nb.home import Home
-from histo_nb.tables import LABELLED_TILES, check_table
+from histo_nb.tables import LABELLED_TILES, TILES, check_table
 
 
 def label_tiles(
@@ -77,6 +77,7 @@ def label_slides(
 
     Virtual slides bring their truth; a slide without outlines keeps its tiles, unlabelled.
     """
+    check_table(tiles, TILES)
     slides = home.catalog.slides(list(tiles.slide_id.unique()))
     truth_paths = dict(zip(slides.slide_id, slides.truth_path, strict=True))
     labelled = []

@@ -1,0 +1,28 @@
+"""The home's table of labelled tiles."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from histo_nb.home import Home
+from histo_nb.tables import LABELLED_TILES, check_table, read_table, write_table
+
+
+def tile_table_path(home: Home) -> Path:
+    """Return where the home's tile table lies."""
+    return home.tiles / "tiles.parquet"
+
+
+def file_tiles(tiles: pd.DataFrame, home: Home, *, slide_ids: Sequence[str] = ()) -> Path:
+    """Write labelled tiles as the home's tile table; return its path.
+
+    With `slide_ids`, the slides that were tiled anew, the rows of all other slides are kept.
+    """
+    path = tile_table_path(home)
+    kept = pd.DataFrame()
+    if slide_ids and path.exists():
+        earlier = read_table(path, LABELLED_TILES, empty_ok=True)
+        kept = earlier[~earlier.slide_id.isin(list(slide_ids))]
+    whole = pd.concat([kept, tiles], ignore_index=True) if len(kept) else tiles
+    return write_table(check_table(whole, LABELLED_TILES), path, LABELLED_TILES)

@@ -228,7 +228,7 @@ def _soften(
 
 
 def _waves(shape: tuple[int, int], edge: float) -> np.ndarray:
-    """Smooth bumps, 0 to 4 edges deep, the same for the same shape."""
+    """Smooth bumps, 0 to 2 edges deep, the same for the same shape."""
     coarse = np.random.default_rng(shape).random((shape[0] // 300 + 2, shape[1] // 300 + 2))
     bumps = cv2.resize(coarse.astype(np.float32), shape[::-1], interpolation=cv2.INTER_CUBIC)
-    return np.clip(bumps, 0, 1) * 4 * edge
+    return np.clip(bumps, 0, 1) * 2 * edge

@@ -62,7 +62,8 @@ def reasons_for_doubt(result: SlideResult) -> list[str]:
         tiles = "1 tile" if result.n_failures == 1 else f"{result.n_failures:,} tiles"
         reasons.append(f"{tiles} could not be read and are left out of the answer.")
     if result.n_tiles < FEW_TILES:
-        reasons.append(f"Little tissue: only {result.n_tiles} tiles decide this slide.")
+        tiles = "1 tile decides" if result.n_tiles == 1 else f"{result.n_tiles} tiles decide"
+        reasons.append(f"Little tissue: only {tiles} this slide.")
     return reasons
 
 

@@ -27,6 +27,7 @@ PICTURES = ROOT / "docs" / "img"
 SIZE = {"width": 1280, "height": 800}
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
 START_S = 60.0
+SCROLL_PX = 300
 
 
 def picture_review(browser: Browser, home: Home) -> Path:
@@ -54,6 +55,14 @@ def picture_notebook(browser: Browser, notebook: Path) -> Path:
             page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
             page.wait_for_timeout(3000)
             page.keyboard.press("Control+b")  # the file browser shows nothing of interest
+            page.wait_for_timeout(1000)
+            page.mouse.move(SIZE["width"] / 2, SIZE["height"] / 2)
+            for _ in range(20):  # cells are drawn as they come into view
+                if page.locator(".jp-RenderedImage img").count():
+                    break
+                page.mouse.wheel(0, SCROLL_PX)
+                page.wait_for_timeout(300)
+            page.locator(".jp-RenderedImage img").first.scroll_into_view_if_needed()
             page.wait_for_timeout(1000)
             page.screenshot(path=PICTURES / "notebook.png")
             page.close()

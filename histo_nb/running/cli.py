@@ -36,7 +36,7 @@ def main() -> None:
               help="Classes, the benign one first.")  # fmt: skip
 @click.option("--patients-per-class", default=5, show_default=True, help="Drawn patients.")
 @click.option("--tile-size", default=0, help="px at 0.5 µm/px.  [default: 1024, laid slides 448]")
-@click.option("--epochs", default=0, help="Epochs of training.  [default: 10]")
+@click.option("--epochs", default=0, help="Epochs of training.  [default: 8]")
 def demo(
     home: Home,
     glass_images: str,

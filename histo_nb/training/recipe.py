@@ -51,7 +51,7 @@ RECIPES = {
     # the same in minutes on a CPU
     "quick": Recipe(
         name="quick",
-        epochs=10,
+        epochs=8,
         optimizer="adamw",
         learning_rate=3e-3,
         schedule="one_cycle",

@@ -1,9 +1,22 @@
+import numpy as np
 import pytest
 
 from histo_nb.balancing.balance import BalanceSpec, balance_training
 from histo_nb.balancing.certificate import check_certificate, hash_rows, make_certificate
 from histo_nb.balancing.split import SplitSpec, split_patients
 from histo_nb.errors import DatasetError, SpecError
+
+
+@pytest.fixture
+def cohort(make_tiles):
+    """Twelve patients of three classes, some with two, with uneven numbers of tiles."""
+    rng = np.random.default_rng(3)
+    groups = []
+    for i in range(12):
+        groups.append((f"p{i:02d}", "normal", int(rng.integers(5, 25))))
+        if i % 3:
+            groups.append((f"p{i:02d}", ("adenoma", "carcinoma")[i % 2], int(rng.integers(3, 12))))
+    return make_tiles(*groups)
 
 
 @pytest.fixture

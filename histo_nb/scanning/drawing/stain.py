@@ -39,8 +39,8 @@ def mix_stain(rng: np.random.Generator, *, spread: float) -> Stain:
     `spread` 0 stains all slides alike, 1 as several laboratories do.
     """
     h, e = (
-        np.clip(np.asarray(od) + spread * rng.normal(0, 0.055, 3), 0.03, None)
-        for od in (HAEMATOXYLIN_OD, EOSIN_OD)
+        np.clip(np.asarray(od) + spread * rng.normal(0, tint, 3), 0.03, None)
+        for od, tint in ((HAEMATOXYLIN_OD, 0.035), (EOSIN_OD, 0.055))  # eosins differ more
     )
     h_strength, e_strength = np.exp(spread * np.clip(rng.normal(0, (0.16, 0.24)), -0.45, 0.45))
     return Stain(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import shapely
 
 from histo_nb.scanning.drawing.cells import Sower, rim
 from histo_nb.scanning.drawing.rasters import (
@@ -19,6 +20,7 @@ from histo_nb.scanning.drawing.rasters import (
 from histo_nb.scanning.drawing.shapes import blob, fill
 
 FAT_MM2, VESSELS_MM2 = 0.09, 2.2  # lobules and vessels a mm²; the same in all classes
+FAT_WALL_UM, FAT_CORNER_UM = 8.5, 10.0  # between fat cells; radius of their corners
 CROWDED = 2.2  # cells are sown so many times too dense, then thinned by the place
 
 # Cells per mm² of stroma, round and spindle: what the epithelium of a class lacks in nuclei its
@@ -50,16 +52,26 @@ def make_spaces(sower: Sower, tissue: np.ndarray) -> Spaces:
 
 
 def _add_fat(rng: np.random.Generator, spaces: Spaces, centre: np.ndarray) -> None:
-    radius, pitch = rng.uniform(110, 210), rng.uniform(44, 58)
-    n = int(radius / pitch) + 2
-    i, j = np.meshgrid(np.arange(-n, n + 1), np.arange(-n, n + 1))
-    points = np.stack([(i + 0.5 * (j % 2)) * pitch, j * pitch * 0.87], -1).reshape(-1, 2)
-    points = points + rng.normal(0, 0.012 * pitch, points.shape)
-    uneven = radius * rng.uniform(0.8, 1.15, len(points))
-    for point in points[np.hypot(points[:, 0], points[:, 1]) < uneven]:
-        cell = blob(rng, pitch * rng.uniform(0.435, 0.455), stretch=1.03, waves=0.012)
-        fill(spaces.hole, cell + centre + point)
-        fill(spaces.keep_out, 1.35 * cell + centre + point)
+    """Add a lobule: cells pressed flat against one another, with thin walls."""
+    radius, pitch = rng.uniform(110, 210), rng.uniform(38, 48)
+    around = rng.uniform(-1, 1, (round(14 * (radius / pitch) ** 2), 2)) * 1.5 * radius
+    around = around[_apart(around, 0.78 * pitch)]
+    for cell in shapely.get_parts(shapely.voronoi_polygons(shapely.MultiPoint(around))):
+        uneven = radius * rng.uniform(0.85, 1.1)
+        if cell.area < 4 * pitch**2 and np.hypot(cell.centroid.x, cell.centroid.y) < uneven:
+            drop = cell.buffer(-FAT_CORNER_UM - FAT_WALL_UM / 2).buffer(FAT_CORNER_UM)
+            if isinstance(drop, shapely.Polygon):
+                fill(spaces.hole, shapely.get_coordinates(drop.exterior) + centre)
+            fill(spaces.keep_out, shapely.get_coordinates(cell.buffer(9)) + centre)
+
+
+def _apart(points: np.ndarray, least_um: float) -> list[int]:
+    """Return the numbers of points that keep a distance from all that were kept before."""
+    kept: list[int] = []
+    for i, point in enumerate(points):
+        if not kept or np.hypot(*(points[kept] - point).T).min() > least_um:
+            kept.append(i)
+    return kept
 
 
 def _add_vessel(sower: Sower, spaces: Spaces, centre: np.ndarray) -> None:

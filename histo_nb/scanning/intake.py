@@ -107,8 +107,12 @@ def file_slide(
 
 
 def quarantine(path: Path, home: Home, *, reason: str) -> str:
-    """Keep a copy of a refused file with its reason; return its name in quarantine."""
+    """Keep a copy of a refused file with its reason; return its name in quarantine.
+
+    The file's own name may be a patient's: neither reason nor catalogue keep it.
+    """
     name = f"Q-{hash_file(path)[:10]}{path.suffix.lower()}"
+    reason = reason.replace(path.name, name)
     check_free_space(home.quarantine, path.stat().st_size)
     with writing(home.quarantine / name) as temporary:
         shutil.copyfile(path, temporary)

@@ -38,7 +38,8 @@ def check_refused(home, path: Path) -> str:
     (row,) = refused.to_dict("records")
     assert (home.quarantine / row["slide_id"]).read_bytes() == path.read_bytes()
     reason = json.loads((home.quarantine / f"{row['slide_id']}.reason.json").read_text())
-    assert reason == {"reason": row["error"]}
+    assert reason["reason"].startswith(row["slide_id"])
+    assert reason["reason"].removeprefix(row["slide_id"]) in row["error"]
     assert path.name in row["error"]
     assert home.catalog.events().subject.tolist() == [row["slide_id"]]
     with pytest.raises(CatalogError, match="no slides"):
@@ -123,3 +124,14 @@ def test_a_real_slide_is_taken(home, data):
 def test_a_folder_is_no_slide(tmp_path):
     with pytest.raises(SlideError, match="does not exist"):
         probe_slide(tmp_path)
+
+
+def test_the_name_of_a_refused_file_is_kept_nowhere(home, tmp_path):
+    path = tmp_path / "Maria Mustermann 1947.svs"
+    path.write_bytes(b"no slide at all")
+    _, refused = take_in([path], home)
+    assert len(refused) == 1
+    home.catalog.engine.dispose()
+    kept = [file for file in home.root.rglob("*") if file.is_file()]
+    assert len(kept) >= 3
+    assert not [f for f in kept if b"Mustermann" in f.read_bytes() or "Mustermann" in f.name]

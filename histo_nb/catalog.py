@@ -121,7 +121,7 @@ class Catalog:
             A named slide is not in the catalogue, or none is there at all.
         """
         table = self._table(sa.select(SLIDES).order_by(SLIDES.c.added_at, SLIDES.c.slide_id))
-        wanted = list(slide_ids)
+        wanted = list(dict.fromkeys(slide_ids))
         known = set(table.slide_id)
         missing = [name for name in wanted if name not in known]
         if missing:

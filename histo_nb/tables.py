@@ -73,7 +73,7 @@ _TRAINING = [
     ("split", pa.string(), False),
     ("parent_id", pa.string(), True),  # null = an original tile
     ("angle", pa.float64(), False),  # degrees counter-clockwise
-    ("flip", pa.bool_(), False),  # left–right, before the rotation
+    ("flip", pa.bool_(), False),  # left–right, after the rotation
 ]
 
 TILES = _contract("tiles", _TILE, key=("tile_id",))

@@ -9,7 +9,11 @@ from histo_nb.errors import DatasetError
 from histo_nb.files import hash_content
 from histo_nb.tables import TRAINING_TILES, check_table
 
-SIGNED = ["tile_id", "slide_id", "patient_id", "label", "split", "parent_id", "angle", "flip"]
+# all that decides which pixels stand for which label, and on which side
+SIGNED = [
+    *("tile_id", "slide_id", "patient_id", "label", "split", "parent_id", "angle", "flip"),
+    *("x", "y", "size_l0", "level", "read_size", "tile_size", "mpp", "read_path"),
+]
 
 
 def make_certificate(rows: pd.DataFrame) -> dict[str, Any]:

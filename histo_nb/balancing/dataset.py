@@ -79,7 +79,7 @@ def make_dataset(
     DatasetError
         The tiles cannot be split without a leak, or differ in mpp or tile size.
     """
-    for name in ("tile_size", "mpp"):
+    for name in ("tile_size", "mpp", "read_path"):
         if tiles[name].nunique() > 1:
             raise DatasetError(
                 f"tiles of different {name} {sorted(tiles[name].unique())} cannot be learnt "

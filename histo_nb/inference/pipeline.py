@@ -169,7 +169,7 @@ def _tile_spec(bundle: Bundle, min_tissue: float) -> TileSpec:
 
 
 def _check_readable(failures: list[dict[str, str]], tiles: pd.DataFrame) -> None:
-    if len(failures) > max(MAX_UNREADABLE * len(tiles), 1):
+    if len(failures) > MAX_UNREADABLE * len(tiles):
         raise SlideError(
             f"{len(failures)} of {len(tiles)} tiles of {tiles.slide_id.iloc[0]} cannot be read, "
             f"first: {failures[0]['error']}"

@@ -6,6 +6,9 @@ that names a person: `patient_id` is a pseudonym.
 
 import getpass
 import os
+import sqlite3
+import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -16,61 +19,20 @@ import pandas as pd
 import sqlalchemy as sa
 
 from histo_nb.errors import CatalogError
+from histo_nb.schema import (
+    ARRIVALS,
+    EVENTS,
+    META,
+    QUARANTINE,
+    RESULTS,
+    RUNS,
+    SCANS,
+    SLIDE_FILES,
+    SLIDES,
+)
 
-_meta = sa.MetaData()
-
-SLIDES = sa.Table(
-    "slides",
-    _meta,
-    sa.Column("slide_id", sa.String, primary_key=True),
-    sa.Column("patient_id", sa.String),  # pseudonym; null = unknown
-    sa.Column("slide_path", sa.String, nullable=False),
-    sa.Column("sha256", sa.String(64), nullable=False, unique=True),
-    sa.Column("n_bytes", sa.BigInteger, nullable=False),
-    sa.Column("width", sa.BigInteger, nullable=False),  # level-0 px
-    sa.Column("height", sa.BigInteger, nullable=False),
-    sa.Column("n_levels", sa.Integer, nullable=False),
-    sa.Column("slide_mpp", sa.Float, nullable=False),  # µm/px of level 0
-    sa.Column("mpp_source", sa.String, nullable=False),  # "file", or "given" by a person
-    sa.Column("objective_power", sa.Float),
-    sa.Column("source", sa.String, nullable=False),  # "virtual scanner", "file"
-    sa.Column("truth_path", sa.String),  # outlines of a virtual slide
-    sa.Column("added_at", sa.String, nullable=False),  # ISO 8601, UTC
-)
-RESULTS = sa.Table(
-    "results",
-    _meta,
-    sa.Column("slide_id", sa.ForeignKey("slides.slide_id"), primary_key=True),
-    sa.Column("model_id", sa.String, primary_key=True),
-    sa.Column("slide_class", sa.String, nullable=False),
-    sa.Column("confidence", sa.Float, nullable=False),  # 0–1
-    sa.Column("abnormal_fraction", sa.Float, nullable=False),  # of the tissue, 0–1
-    sa.Column("n_tiles", sa.Integer, nullable=False),
-    sa.Column("n_regions", sa.Integer, nullable=False),
-    sa.Column("n_failures", sa.Integer, nullable=False),
-    sa.Column("result_path", sa.String, nullable=False),  # folder of the slide's result
-    sa.Column("analysed_at", sa.String, nullable=False),
-)
-RUNS = sa.Table(
-    "runs",
-    _meta,
-    sa.Column("run_id", sa.String, primary_key=True),
-    sa.Column("notebook", sa.String, nullable=False),
-    sa.Column("status", sa.String, nullable=False),  # "done", "failed"
-    sa.Column("started_at", sa.String, nullable=False),
-    sa.Column("seconds", sa.Float, nullable=False),
-    sa.Column("run_path", sa.String, nullable=False),
-)
-EVENTS = sa.Table(
-    "events",
-    _meta,
-    sa.Column("event_id", sa.Integer, primary_key=True),
-    sa.Column("at", sa.String, nullable=False),
-    sa.Column("who", sa.String, nullable=False),
-    sa.Column("what", sa.String, nullable=False),
-    sa.Column("subject", sa.String, nullable=False),  # slide_id, model_id, file name in quarantine
-    sa.Column("detail", sa.String),
-)
+_MAKING = threading.Lock()  # threads that start together get one engine, not one each
+WAL_ATTEMPTS = 300  # a tenth of a second apart
 
 
 def now() -> str:
@@ -90,10 +52,11 @@ class Catalog:
     """One catalogue; cheap to make, safe to use from many threads and processes at once."""
 
     def __init__(self, url: str | sa.URL) -> None:
-        self.engine = _engine(url, os.getpid())
+        with _MAKING:
+            self.engine = _engine(url, os.getpid())
 
-    def add_slide(self, row: Mapping[str, Any]) -> None:
-        """Add one slide with the event of its arrival, or neither.
+    def add_slide(self, row: Mapping[str, Any], files: Iterable[Mapping[str, Any]] = ()) -> None:
+        """Add one slide with its files (`name, sha256, n_bytes`) and the event, or none of it.
 
         Raises
         ------
@@ -104,6 +67,8 @@ class Catalog:
         clash = f"slide {slide_id} is in the catalogue already; it is not filed twice"
         with self._writing(clash) as connection:
             connection.execute(SLIDES.insert(), {**row, "added_at": now()})
+            for file in files:
+                connection.execute(SLIDE_FILES.insert(), {**file, "slide_id": slide_id})
             _note(connection, "slide added", slide_id, row["source"])
 
     def find_hash(self, sha256: str) -> str | None:
@@ -143,6 +108,72 @@ class Catalog:
         if row is None:
             raise _no_slide(slide_id)
         return {str(name): value for name, value in row.items()}
+
+    def slide_files(self, slide_ids: Iterable[str] = ()) -> pd.DataFrame:
+        """Return the files of the named slides, or of all, the longest unverified first."""
+        query = sa.select(SLIDE_FILES).order_by(
+            SLIDE_FILES.c.verified_at.nulls_first(), SLIDE_FILES.c.name
+        )
+        wanted = list(slide_ids)
+        return self._table(query.where(SLIDE_FILES.c.slide_id.in_(wanted)) if wanted else query)
+
+    def note_verified(self, slide_id: str, name: str, *, damage: str | None) -> None:
+        """Write that a slide's file was hashed again, and what is wrong with it, if anything."""
+        same = (SLIDE_FILES.c.slide_id == slide_id) & (SLIDE_FILES.c.name == name)
+        with self._writing("") as connection:
+            values = {"verified_at": now(), "damage": damage}
+            connection.execute(SLIDE_FILES.update().where(same), values)
+            if damage:
+                _note(connection, "slide damaged", slide_id, damage)
+
+    def find_arrival(self, fingerprint: str) -> str | None:
+        """Return what became of a file seen before: its `slide_id` or `quarantine_id`."""
+        query = sa.select(ARRIVALS.c.outcome).where(ARRIVALS.c.fingerprint == fingerprint)
+        with self._reading() as connection:
+            return connection.execute(query).scalar()
+
+    def put_arrival(self, fingerprint: str, outcome: str) -> None:
+        """Remember what became of a file, so that it is not hashed again."""
+        with self._writing("") as connection:
+            same = ARRIVALS.c.fingerprint == fingerprint
+            connection.execute(ARRIVALS.delete().where(same))
+            row = {"fingerprint": fingerprint, "outcome": outcome, "at": now()}
+            connection.execute(ARRIVALS.insert(), row)
+
+    def put_refusal(self, row: Mapping[str, Any]) -> None:
+        """Add one refused slide with its event; the same bytes refused again replace the row."""
+        quarantine_id = row["quarantine_id"]
+        with self._writing("") as connection:
+            same = QUARANTINE.c.quarantine_id == quarantine_id
+            connection.execute(QUARANTINE.delete().where(same))
+            connection.execute(QUARANTINE.insert(), {**row, "refused_at": now()})
+            _note(connection, "file refused", quarantine_id, row["reason"])
+
+    def refusals(self, *, released: bool = False) -> pd.DataFrame:
+        """Return what lies in quarantine, the latest first; with `released`, what ever did."""
+        query = sa.select(QUARANTINE).order_by(QUARANTINE.c.refused_at.desc())
+        return self._table(query if released else query.where(QUARANTINE.c.released_at.is_(None)))
+
+    def release(self, quarantine_id: str, slide_id: str) -> None:
+        """Write that a refused slide was let in as `slide_id` after all."""
+        with self._writing("") as connection:
+            same = QUARANTINE.c.quarantine_id == quarantine_id
+            values = {"released_at": now(), "slide_id": slide_id}
+            connection.execute(QUARANTINE.update().where(same), values)
+            _note(connection, "file released", quarantine_id, slide_id)
+
+    def put_scan(self, row: Mapping[str, Any]) -> None:
+        """Add or replace the state of one slot of one rack, with an event that says so."""
+        same = (SCANS.c.rack_id == row["rack_id"]) & (SCANS.c.slot == row["slot"])
+        with self._writing("") as connection:
+            connection.execute(SCANS.delete().where(same))
+            connection.execute(SCANS.insert(), {**row, "updated_at": now()})
+            subject = f"{row['rack_id']}/{row['slot']}"
+            _note(connection, f"slot {row['state']}", subject, row.get("reason"))
+
+    def scans(self) -> pd.DataFrame:
+        """Return the state of every slot of every rack, the latest rack first, in slot order."""
+        return self._table(sa.select(SCANS).order_by(SCANS.c.rack_id.desc(), SCANS.c.slot))
 
     def put_result(self, row: Mapping[str, Any]) -> None:
         """Add one slide's result, or replace the one of the same slide and model."""
@@ -232,14 +263,28 @@ def _engine(url: str | sa.URL, _process: int) -> sa.Engine:
         sa.event.listen(engine, "connect", _configure_sqlite)
         sa.event.listen(engine, "begin", _begin_immediately)
     with _named_errors(engine.url):
-        _meta.create_all(engine)
+        META.create_all(engine)
     return engine
 
 
 def _configure_sqlite(connection: Any, _: Any) -> None:
     connection.isolation_level = None  # SQLAlchemy's own BEGIN decides, below
-    for pragma in ("busy_timeout=30000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+    for pragma in ("busy_timeout=30000", "synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
+    if connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+        _switch_to_wal(connection)
+
+
+def _switch_to_wal(connection: Any) -> None:
+    # The one lock that SQLite's busy time-out does not wait for: another process switches as well.
+    for attempt in range(WAL_ATTEMPTS):
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError:
+            if attempt == WAL_ATTEMPTS - 1:
+                raise
+            time.sleep(0.1)
 
 
 def _begin_immediately(connection: sa.Connection) -> None:

@@ -19,6 +19,18 @@ class MppError(SlideError):
     """A slide's microns per pixel are missing, absurd or do not allow what was asked."""
 
 
+class IncompleteError(SlideError):
+    """A slide's file is not whole: still being written, cut off, or damaged."""
+
+
+class ScannerError(HistoError):
+    """A scanner cannot go on; `fault` says what a technician must look at."""
+
+    def __init__(self, message: str, *, fault: str) -> None:
+        super().__init__(message)
+        self.fault = fault  # "jam", "barcode", "focus", "connection", "aborted"
+
+
 class NoTissueError(SlideError):
     """No tissue, or no tile with enough of it, was found on a slide."""
 

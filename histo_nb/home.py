@@ -10,8 +10,9 @@ from platformdirs import user_data_path
 from histo_nb.catalog import Catalog
 from histo_nb.files import storage_errors
 
-_NAMES = "slides quarantine identity truth masks tiles datasets models results runs"
+_NAMES = "slides quarantine identity staging truth masks tiles datasets models results runs"
 FOLDERS = tuple(_NAMES.split())
+PRIVATE = ("quarantine", "identity", "staging")  # they hold names; for this account only
 
 
 @dataclass(frozen=True)
@@ -19,8 +20,8 @@ class Home:
     """Paths of one `HISTO_HOME` and its catalogue.
 
     `slides` scans · `quarantine` refused files · `identity` label and macro images, shown to
-    nobody · `truth` outlines of virtual slides · `masks` · `tiles` · `datasets` · `models` ·
-    `results` · `runs` executed notebooks.
+    nobody · `staging` slides on their way in · `truth` outlines of virtual slides · `masks` ·
+    `tiles` · `datasets` · `models` · `results` · `runs` executed notebooks.
     """
 
     root: Path
@@ -36,6 +37,10 @@ class Home:
     @property
     def identity(self) -> Path:
         return self.root / "identity"
+
+    @property
+    def staging(self) -> Path:
+        return self.root / "staging"
 
     @property
     def truth(self) -> Path:
@@ -85,6 +90,6 @@ def open_home(root: Path | str | None = None) -> Home:
     with storage_errors(home.root):
         home.root.mkdir(parents=True, exist_ok=True)
         for name in FOLDERS:
-            mode = 0o700 if name == "identity" else 0o777
+            mode = 0o700 if name in PRIVATE else 0o777
             (home.root / name).mkdir(mode, exist_ok=True)
     return home

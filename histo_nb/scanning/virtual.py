@@ -3,7 +3,6 @@
 import secrets
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -14,24 +13,13 @@ import shapely.affinity
 from tqdm.auto import tqdm
 
 from histo_nb.annotations import Annotation
-from histo_nb.geometry import check_positive
 from histo_nb.home import Home
+from histo_nb.scanning.drivers import ScanSpec
 from histo_nb.scanning.glass import Glass
 from histo_nb.scanning.intake import file_slide
 from histo_nb.scanning.pyramid import TILE_PX, PyramidSpec, write_pyramid
 
 N_SCANNERS = 2  # slides scanned side by side
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScanSpec:
-    """How the scanner is set."""
-
-    mpp: float = 0.5  # µm/px; 20x
-    objective_power: int = 20
-
-    def __post_init__(self) -> None:
-        check_positive(mpp=self.mpp, objective_power=self.objective_power)
 
 
 def scan_rack(

@@ -8,9 +8,10 @@ from glasses import PlaneGlass, waves
 
 from histo_nb.errors import CatalogError, MppError, SlideError, StorageError
 from histo_nb.scanning import intake
+from histo_nb.scanning.drivers import ScanSpec
 from histo_nb.scanning.intake import file_slide, take_in
 from histo_nb.scanning.probe import probe_slide
-from histo_nb.scanning.virtual import ScanSpec, write_scan
+from histo_nb.scanning.virtual import write_scan
 
 HOSTILE = [
     "slides/git_lfs_pointer_default.svs",

@@ -29,6 +29,7 @@ from histo_nb.schema import (
     SCANS,
     SLIDE_FILES,
     SLIDES,
+    WAITING,
 )
 
 _MAKING = threading.Lock()  # threads that start together get one engine, not one each
@@ -109,6 +110,16 @@ class Catalog:
             raise _no_slide(slide_id)
         return {str(name): value for name, value in row.items()}
 
+    def correct(self, slide_id: str, **values: Any) -> None:
+        """Change what a person knows better of a slide: `patient_id`, `slide_mpp`; with an event.
+
+        Tiles cut before keep what they were cut with; cut them again.
+        """
+        self.slide(slide_id)
+        with self._writing("") as connection:
+            connection.execute(SLIDES.update().where(SLIDES.c.slide_id == slide_id), values)
+            _note(connection, "slide corrected", slide_id, ", ".join(values))
+
     def slide_files(self, slide_ids: Iterable[str] = ()) -> pd.DataFrame:
         """Return the files of the named slides, or of all, the longest unverified first."""
         query = sa.select(SLIDE_FILES).order_by(
@@ -139,6 +150,21 @@ class Catalog:
             connection.execute(ARRIVALS.delete().where(same))
             row = {"fingerprint": fingerprint, "outcome": outcome, "at": now()}
             connection.execute(ARRIVALS.insert(), row)
+
+    def put_waiting(self, source: str, reasons: Mapping[str, str]) -> None:
+        """Replace what waits to be taken in from one direction: the reason of each tag."""
+        of_source = WAITING.c.source == source
+        with self._writing("") as connection:
+            rows = connection.execute(sa.select(WAITING).where(of_source)).all()
+            since = {row.tag: row.since for row in rows}
+            connection.execute(WAITING.delete().where(of_source))
+            for tag, reason in reasons.items():
+                row = {"source": source, "tag": tag, "reason": reason}
+                connection.execute(WAITING.insert(), row | {"since": since.get(tag, now())})
+
+    def waiting(self) -> pd.DataFrame:
+        """Return what waits to be taken in, the longest first."""
+        return self._table(sa.select(WAITING).order_by(WAITING.c.since))
 
     def put_refusal(self, row: Mapping[str, Any]) -> None:
         """Add one refused slide with its event; the same bytes refused again replace the row."""

@@ -14,6 +14,8 @@ class SpecError(HistoError, ValueError):
 class SlideError(HistoError):
     """A slide is missing, does not open or cannot be read."""
 
+    step = "files"  # check of the intake desk that refused it
+
 
 class MppError(SlideError):
     """A slide's microns per pixel are missing, absurd or do not allow what was asked."""

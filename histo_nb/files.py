@@ -1,6 +1,7 @@
 """Files that are either whole or absent: atomic writes, content hashes, free space."""
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -49,9 +50,9 @@ def writing(path: Path) -> Iterator[Path]:
         with storage_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
-            _sync(temporary)
+            sync(temporary)
             temporary.replace(path)
-            _sync(path.parent)
+            sync(path.parent)
     finally:
         with suppress(OSError):
             temporary.unlink()
@@ -77,10 +78,94 @@ def writing_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
                 with suppress(FileNotFoundError):
                     path.rename(retired)
             temporary.rename(path)
-            _sync(path.parent)
+            sync(path.parent)
         shutil.rmtree(retired, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def staging(folder: Path) -> Iterator[Path]:
+    """Yield a fresh folder in `folder` for what is on its way in; afterwards it is gone.
+
+    What a killed process left there is swept by the next one: a folder whose lock nobody holds.
+
+    Raises
+    ------
+    StorageError
+        The disk is full, read-only, or the folder may not be written.
+    """
+    folder = Path(folder)
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with _locked(folder / ".sweeping"):
+            sweep_staging(folder)
+            fresh = folder / secrets.token_hex(8)
+            fresh.mkdir()
+            held = _lock(fresh.with_suffix(".lock"))
+    try:
+        with storage_errors(fresh):
+            yield fresh
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.with_suffix(".lock").unlink(missing_ok=True)
+        os.close(held)
+
+
+def sweep_staging(folder: Path) -> int:
+    """Delete the folders that killed processes left in a staging folder; return how many."""
+    swept = 0
+    for lock in folder.glob("*.lock"):
+        try:
+            handle = _lock(lock)
+        except OSError:  # its process is at work
+            continue
+        shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+        lock.unlink(missing_ok=True)
+        os.close(handle)
+        swept += 1
+    return swept
+
+
+def _lock(path: Path, *, wait: bool = False) -> int:
+    """Return a handle that holds the lock of a file until it is closed or its process ends."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        raise
+    return handle
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    handle = _lock(path, wait=True)
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def copy_hashed(source: Path, target: Path) -> str:
+    """Copy a file, flush the copy to the disk, and return the SHA-256 of the bytes copied."""
+    digest = hashlib.sha256()
+    with source.open("rb") as reader, target.open("wb") as writer:
+        while chunk := reader.read(HASH_CHUNK):
+            digest.update(chunk)
+            writer.write(chunk)
+        writer.flush()
+        os.fsync(writer.fileno())
+    return digest.hexdigest()
+
+
+def publish(path: Path, target: Path) -> Path:
+    """Rename a whole file or folder to its final name, whatever lay there, and return the name."""
+    if target.is_dir():
+        shutil.rmtree(target)
+    path.rename(target)
+    sync(target.parent)
+    return target
 
 
 def _beside(path: Path) -> Path:
@@ -146,7 +231,8 @@ def check_free_space(folder: Path, needed: int) -> None:
         )
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Flush a file, or the names in a folder, to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -91,6 +91,14 @@ ARRIVALS = sa.Table(
     sa.Column("outcome", sa.String, nullable=False),  # slide_id or quarantine_id
     sa.Column("at", sa.String, nullable=False),
 )
+WAITING = sa.Table(
+    "waiting",
+    META,
+    sa.Column("source", sa.String, primary_key=True),  # "hot folder", "dicom"
+    sa.Column("tag", sa.String, primary_key=True),  # keyed hash of the file's place or series
+    sa.Column("reason", sa.String, nullable=False),  # what it waits for, without names
+    sa.Column("since", sa.String, nullable=False),
+)
 SCANS = sa.Table(
     "scans",
     META,

@@ -42,6 +42,11 @@ class Slide:
             raise SlideError(f"{self.path} does not exist; check the name, or take it in again")
         try:
             self._handle = openslide.OpenSlide(self.path)
+        except openslide.OpenSlideUnsupportedFormatError as error:
+            raise SlideError(
+                f"{self.path.name} is in no slide format that can be read; "
+                "export it as SVS, tiled pyramidal TIFF or DICOM"
+            ) from error
         except openslide.OpenSlideError as error:
             raise SlideError(
                 f"{self.path.name} does not open as a slide ({error}); scan or copy it again"
@@ -107,6 +112,11 @@ class Slide:
                 "give one value with --slide-mpp if the file is wrong"
             )
         return mpp
+
+    @property
+    def vendor(self) -> str:
+        """Format family, as OpenSlide names it: "aperio", "mirax", "generic-tiff" …"""
+        return self._handle.properties.get("openslide.vendor", "unknown")
 
     @property
     def objective_power(self) -> float | None:

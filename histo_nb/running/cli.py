@@ -13,12 +13,16 @@ import click
 
 from histo_nb import __version__
 from histo_nb.home import Home
-from histo_nb.running.report import command
+from histo_nb.running.desk import add_desk, slide_list
+from histo_nb.running.report import CommandLine, command
 
 SLIDES = click.argument("slide_ids", nargs=-1, metavar="[SLIDE]...")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=CommandLine,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(__version__)
 def main() -> None:
     """From a glass slide to an answer a pathologist can check. Research use only.
@@ -104,27 +108,13 @@ def scan(
         severity=tuple(severity.split(",")),
         glass_seed=seed,
     )
-    return _slide_list(scan_rack(fill_rack(spec), home))
-
-
-@command(main)
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--patient", default=None, help="Pseudonym of the patient all these slides are of.")
-@click.option("--slide-mpp", type=float, default=None, help="µm/px where the file does not say.")
-def intake(
-    home: Home, files: tuple[Path, ...], patient: str | None, slide_mpp: float | None
-) -> dict[str, Any]:
-    """Take slide files into the catalogue; what cannot be used goes to quarantine."""
-    from histo_nb.scanning.intake import take_in
-
-    rows, refused = take_in(files, home, patient_id=patient, slide_mpp=slide_mpp)
-    return {**_slide_list(rows), "failures": refused.to_dict("records")}
+    return slide_list(scan_rack(fill_rack(spec), home))
 
 
 @command(main)
 def slides(home: Home) -> dict[str, Any]:
     """List the slides of the catalogue."""
-    return _slide_list(home.catalog.slides())
+    return slide_list(home.catalog.slides())
 
 
 @command(main)
@@ -260,11 +250,11 @@ def analyse(home: Home, slides: tuple[str, ...], slide_mpp: float | None) -> dic
     from histo_nb.inference.pipeline import analyse_slides
     from histo_nb.inference.result import read_result
     from histo_nb.model.registry import production_model
-    from histo_nb.scanning.intake import take_in
+    from histo_nb.scanning.intake import IntakeSpec, take_in
 
     production_model(home)  # without one, no file is taken in either
     files = [Path(name) for name in slides if Path(name).is_file()]
-    rows, refused = take_in(files, home, slide_mpp=slide_mpp)
+    rows, refused = take_in(files, home, spec=IntakeSpec(slide_mpp=slide_mpp))
     wanted = [name for name in slides if Path(name) not in files]
     wanted += rows.slide_id.tolist() if len(rows) else []
     answer: dict[str, Any] = {"results": [], "failures": refused.to_dict("records")}
@@ -349,11 +339,7 @@ def doctor(home: Home) -> dict[str, Any]:
     return examine(home)
 
 
-def _slide_list(rows: Any) -> dict[str, Any]:
-    columns = ["slide_id", "patient_id", "width", "height", "slide_mpp", "objective_power"]
-    listed = rows[columns].to_dict("records") if len(rows) else []
-    return {"slides": listed}
-
+add_desk(main)
 
 if __name__ == "__main__":
     sys.exit(main())

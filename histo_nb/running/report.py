@@ -4,7 +4,8 @@ import functools
 import json
 import math
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,24 @@ from histo_nb.errors import HistoError
 from histo_nb.home import open_home
 
 Command = Callable[..., dict[str, Any]]
+
+
+class CommandLine(click.Group):
+    """The outermost group: a command that was called wrongly answers in JSON too, if asked to."""
+
+    def main(self, args: Sequence[str] | None = None, **extra: Any) -> Any:
+        """Run the command that the arguments name, and end the process."""
+        asked = list(sys.argv[1:] if args is None else args)
+        try:
+            status = super().main(args, **extra | {"standalone_mode": False})
+        except click.ClickException as error:
+            error.show()
+            if "--json" in asked:
+                _print_json({"error": error.format_message(), "kind": "UsageError"})
+            sys.exit(error.exit_code)
+        except click.Abort:
+            sys.exit(130)
+        sys.exit(status if isinstance(status, int) else 0)
 
 
 def command(group: click.Group, name: str | None = None) -> Callable[[Command], click.Command]:
@@ -35,6 +54,14 @@ def command(group: click.Group, name: str | None = None) -> Callable[[Command], 
                 if as_json:
                     _print_json({"error": str(error), "kind": type(error).__name__})
                 sys.exit(error.exit_code)
+            except click.ClickException:
+                raise
+            except Exception as error:  # a defect of ours: its trace for us, its JSON for a script
+                if not as_json:
+                    raise
+                traceback.print_exc()
+                _print_json({"error": str(error), "kind": type(error).__name__})
+                sys.exit(1)
             _print_json(answer) if as_json else _print_lines(answer)
             if answer.get("failures"):
                 sys.exit(1)

@@ -1,6 +1,7 @@
 """The command line: one JSON object on stdout, all else on stderr, 0 only for a job done."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -32,10 +33,21 @@ def answer(result: Result) -> dict:
     return json.loads(line, parse_constant=refuse)
 
 
-@pytest.mark.parametrize("name", main.commands)
-def test_help_reads_well(name):
-    command = main.commands[name]
-    result = call(name, "--help")
+def leaves(group: click.Group, *words: str) -> Iterator[tuple[str, ...]]:
+    """The words of every command that does something."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from leaves(command, *words, name)
+        else:
+            yield (*words, name)
+
+
+@pytest.mark.parametrize("words", list(leaves(main)), ids=" ".join)
+def test_help_reads_well(words):
+    command = main
+    for word in words:
+        command = command.commands[word]
+    result = call(*words, "--help")
     assert result.exit_code == 0
     assert command.help
     assert {"--json", "--home"} <= {o for p in command.params for o in p.opts}
@@ -66,7 +78,23 @@ REFUSED = {
     "scan --patients-per-class 0": ("SpecError", "patients_per_class=0"),
     "scan --glass-images nowhere": ("DatasetError", "nowhere"),
     "demo --glass-images nowhere": ("DatasetError", "nowhere"),
+    "intake release Q-1": ("CatalogError", "histo-nb quarantine"),
+    "intake a.svs --verify half": ("SpecError", "sample"),
+    "identity show S-1 --to out": ("CatalogError", "S-1"),
+    "deidentify S-1 out.svs": ("CatalogError", "histo-nb slides"),
+    "to-dicom S-1 out": ("CatalogError", "histo-nb slides"),
+    "verify S-1": ("CatalogError", "histo-nb slides"),
+    "correct S-1 --patient P1": ("CatalogError", "histo-nb slides"),
 }
+MISUSED = ["mask --metod otsu", "nonsense", "intake", "watch", "dicom-receive", "watch nowhere"]
+
+
+@pytest.mark.parametrize("line", MISUSED)
+def test_a_wrong_call_is_told_in_json_too(home, line):
+    result = call(*line.split(), "--json")
+    assert result.exit_code == 2
+    assert answer(result)["kind"] == "UsageError"
+    assert answer(result)["error"] in result.stderr
 
 
 @pytest.mark.parametrize("line", REFUSED)
@@ -105,7 +133,7 @@ def test_good_and_broken_files_are_both_told(home, tmp_path):
     assert "broken.svs" in failure["error"]
     result = call("intake", "--json", scan, "--patient", "P1")
     assert (result.exit_code, answer(result)["failures"]) == (0, [])
-    assert answer(call("slides", "--json"))["slides"] == [slide]
+    assert answer(call("slides", "--json"))["slides"] == [slide | {"patient_id": "P1"}]
 
 
 def test_unknown_facts_are_null(home):

@@ -1,0 +1,96 @@
+"""The protected store of what names a person: label and macro images, barcodes, file names.
+
+It lies in `HISTO_HOME/identity`, one folder a slide, readable by its account only. Nothing but
+`histo-nb identity show` reads it, and that leaves an event with who and when.
+"""
+
+import hashlib
+import hmac
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from histo_nb.errors import CatalogError
+from histo_nb.files import publish, staging, sync, write_json
+from histo_nb.home import Home
+
+TAG_DIGITS = 12  # 48 bits: two of a million slides share one with a chance of 1 in 500
+FACTS = "facts.json"
+LEAST_WORD = 6  # letters; shorter words stand in compressed pixels by chance
+
+
+def tag(home: Home, text: str) -> str:
+    """Return a keyed hash that stands for a barcode or a file's place where neither may be seen.
+
+    Barcodes can be counted through, so that a hash without a key would be none: the key never
+    leaves the store.
+    """
+    digest = hmac.new(_key(home), text.encode("utf-8", "surrogateescape"), hashlib.sha256)
+    return digest.hexdigest()[:TAG_DIGITS]
+
+
+def put_identity(home: Home, name: str, folder: Path, facts: Mapping[str, Any]) -> None:
+    """Keep the images in `folder` and the facts of a slide or a refused file, or replace them."""
+    write_json(folder / FACTS, dict(facts))
+    for path in folder.iterdir():
+        path.chmod(0o600)
+    publish(folder, home.identity / name)
+
+
+def file_name(home: Home, name: str) -> str | None:
+    """Return the name that the file of a slide or a refused file had; None = unknown."""
+    path = home.identity / name / FACTS
+    return json.loads(path.read_text()).get("file_name") if path.is_file() else None
+
+
+def identity_words(home: Home, name: str) -> list[str]:
+    """Return the words by which a slide's copies can be searched for its patient."""
+    path = home.identity / name / FACTS
+    facts = json.loads(path.read_text()) if path.is_file() else {}
+    stem = Path(facts.get("file_name") or "").stem
+    return [word for word in (stem, facts.get("barcode") or "") if len(word) >= LEAST_WORD]
+
+
+def show_identity(home: Home, name: str, folder: Path) -> dict[str, Any]:
+    """Copy what names a slide into a folder of the caller's, note who asked, return the facts.
+
+    Raises
+    ------
+    CatalogError
+        There is nothing of that name.
+    """
+    kept = home.identity / name
+    if not (kept / FACTS).is_file():
+        raise CatalogError(
+            f"nothing is kept of {name}; name a slide (`histo-nb slides`) or a refused file "
+            "(`histo-nb quarantine`)"
+        )
+    home.catalog.note("identity shown", name)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    images = [Path(shutil.copy(path, folder)) for path in sorted(kept.glob("*.png"))]
+    facts: dict[str, Any] = json.loads((kept / FACTS).read_text())
+    return facts | {"images": [str(path) for path in images]}
+
+
+def forget_identity(home: Home, name: str) -> None:
+    """Delete what is kept of a name."""
+    shutil.rmtree(home.identity / name, ignore_errors=True)
+
+
+def _key(home: Home) -> bytes:
+    path = home.identity / "key"
+    if not path.exists():
+        with staging(home.staging) as folder:
+            fresh = folder / "key"
+            fresh.write_bytes(secrets.token_bytes(32))
+            fresh.chmod(0o600)
+            sync(fresh)
+            with suppress(FileExistsError):  # another process was first: one key for ever
+                os.link(fresh, path)
+            sync(home.identity)
+    return path.read_bytes()

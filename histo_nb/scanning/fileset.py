@@ -80,7 +80,7 @@ def find_slides(folder: Path) -> Iterator[Path]:
         suffix = path.suffix.lower()
         if suffix == ".dcm" and path.parent not in series:
             series.add(path.parent)
-            yield from _dicom_mains(path.parent)
+            yield from series_mains(path.parent)
         elif suffix in SUFFIXES and suffix != ".dcm":
             yield path
 
@@ -114,7 +114,8 @@ def _hamamatsu(path: Path) -> FileSet:
     return FileSet(path, (path, *(path.parent / n for n in names)), (path.name, *names))
 
 
-def _dicom_mains(folder: Path) -> list[Path]:
+def series_mains(folder: Path) -> list[Path]:
+    """Return the first file of each DICOM series in a folder."""
     from histo_nb.scanning.dicom_series import group_series  # noqa: PLC0415 - loads pydicom
 
     return sorted(min(paths) for paths in group_series(folder).values())

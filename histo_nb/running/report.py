@@ -21,7 +21,9 @@ Command = Callable[..., dict[str, Any]]
 class CommandLine(click.Group):
     """The outermost group: a command that was called wrongly answers in JSON too, if asked to."""
 
-    def main(self, args: Sequence[str] | None = None, **extra: Any) -> Any:
+    def main(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, **extra: Any
+    ) -> Any:
         """Run the command that the arguments name, and end the process."""
         asked = list(sys.argv[1:] if args is None else args)
         try:

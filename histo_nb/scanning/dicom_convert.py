@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import tifffile
+from pydicom import config
 
 from histo_nb.errors import HistoError, SlideError
 from histo_nb.files import check_free_space, writing_folder
@@ -75,10 +76,13 @@ def _check_compression(path: Path) -> None:
 
 
 def _load_converter() -> Any:
+    strict = config.enforce_valid_values
     try:
         from wsidicomizer import WsiDicomizer  # noqa: PLC0415 - it looks for libturbojpeg
     except (ImportError, RuntimeError, OSError) as error:
         raise HistoError(NO_TURBOJPEG) from error
+    finally:
+        config.enforce_valid_values = strict  # it makes pydicom strict for the whole process
     return WsiDicomizer.convert
 
 

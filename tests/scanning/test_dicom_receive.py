@@ -17,7 +17,7 @@ import pytest
 from counts import count
 from dicom_peers import TITLE, associate
 from dicoms import write_instance, write_series
-from pydicom import config, dcmread
+from pydicom import dcmread
 
 from histo_nb.errors import HistoError, SpecError
 from histo_nb.scanning.bytefile import ByteFile
@@ -204,10 +204,7 @@ UIDS = [(keyword, uid) for keyword in ("SOPInstanceUID", "SeriesInstanceUID") fo
 @pytest.mark.parametrize(("keyword", "uid"), [*UIDS, ("SeriesInstanceUID", "1." * 40 + "1")])
 @pytest.mark.filterwarnings("ignore:.*Invalid value for VR UI")
 @pytest.mark.filterwarnings("ignore:.*exceeds the maximum length")
-def test_uids_that_are_paths_write_nothing_anywhere(
-    home, series, tmp_path, monkeypatch, keyword, uid
-):
-    monkeypatch.setattr(config.settings, "writing_validation_mode", config.WARN)
+def test_uids_that_are_paths_write_nothing_anywhere(home, series, tmp_path, keyword, uid):
     dataset = dcmread(series[1])
     setattr(dataset, keyword, uid)
     with DicomReceiver(home, **QUICK) as receiver:

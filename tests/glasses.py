@@ -1,9 +1,12 @@
 """Virtual glass whose every pixel is known."""
 
+import zlib
+from collections.abc import Sequence
+
 import numpy as np
 
 from histo_nb.annotations import Annotation
-from histo_nb.scanning.glass import GLASS_RGB
+from histo_nb.scanning.glass import GLASS_RGB, Bump, make_barcode
 
 
 class PlaneGlass:
@@ -16,6 +19,8 @@ class PlaneGlass:
         self.patient_id = patient_id
         self.diagnosis = "normal"
         self.size_um = (plane.shape[1] * 0.5, plane.shape[0] * 0.5)
+        self.barcode = make_barcode(patient_id, plane.shape, zlib.crc32(plane.tobytes()))
+        self.bumps: Sequence[Bump] = ()
         self._truth = list(truth)
 
     def look(self, x_px: int, y_px: int, *, size: tuple[int, int], mpp: float) -> np.ndarray:

@@ -98,8 +98,8 @@ def scan(
     seed: int,
 ) -> dict[str, Any]:
     """Scan a rack of virtual glass slides into the catalogue."""
+    from histo_nb.scanning.console import scan_rack
     from histo_nb.scanning.rack import RackSpec, fill_rack
-    from histo_nb.scanning.virtual import scan_rack
 
     spec = RackSpec(
         patients_per_class=patients_per_class,

@@ -4,6 +4,7 @@ The plane is painted in blocks whose place and size depend on the scale alone, s
 rectangle is asked for is cut from the same blocks.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -17,6 +18,7 @@ from histo_nb.scanning.drawing.areas import grow_areas, trace
 from histo_nb.scanning.drawing.glands import ARCHITECTURES
 from histo_nb.scanning.drawing.painting import Frame, Painter
 from histo_nb.scanning.drawing.stain import colour, mix_stain
+from histo_nb.scanning.glass import Bump, make_barcode
 
 BLOCK_PX = (512, 256)  # width, height; a strip of stored tiles is one row of blocks
 COARSEST_PAINT_UM = 2.0  # coarser views are painted at up to this mpp, then averaged
@@ -76,6 +78,8 @@ class DrawnGlass:
         self.patient_id = patient_id
         self.diagnosis = diagnosis
         self.size_um = spec.size_um
+        self.barcode = make_barcode(patient_id, diagnosis, seed, spec)
+        self.bumps: Sequence[Bump] = ()
         shape_rng, stain_rng, tissue_rng = np.random.default_rng(seed).spawn(3)
         areas = grow_areas(shape_rng, spec.size_um, diagnosis=diagnosis, classes=spec.classes)
         self._truth = trace(areas, spec.classes)

@@ -3,6 +3,9 @@
 A glass slide is *drawn* (`drawn.py`) or *laid* from real labelled images (`laid.py`).
 """
 
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -10,6 +13,21 @@ import numpy as np
 from histo_nb.annotations import Annotation
 
 GLASS_RGB = (243, 242, 245)  # bare glass under a bright-field lamp, a little off white
+
+
+@dataclass(frozen=True)
+class Bump:
+    """A place where the tissue lies off the plane of the glass, and of the scanner's focus."""
+
+    x_um: float
+    y_um: float
+    radius_um: float
+    height_um: float
+
+
+def make_barcode(*facts: object) -> str:
+    """Return the barcode on the label of a glass of which `facts` are true, always the same."""
+    return f"HN-2026-{zlib.crc32(repr(facts).encode()):08X}"
 
 
 class Glass(Protocol):
@@ -20,8 +38,10 @@ class Glass(Protocol):
     """
 
     patient_id: str  # a pseudonym
+    barcode: str  # on its label
     diagnosis: str  # the worst class on the slide
     size_um: tuple[float, float]  # width, height of the area to scan
+    bumps: Sequence[Bump]  # none on a flat glass
 
     def look(self, x_px: int, y_px: int, *, size: tuple[int, int], mpp: float) -> np.ndarray:
         """Return what the lens sees in a rectangle of the plane sampled at `mpp` µm/px.

@@ -115,23 +115,6 @@ def receive(
     return arrival
 
 
-def file_slide(
-    path: Path,
-    home: Home,
-    *,
-    source: str,
-    patient_id: str | None = None,
-    slide_mpp: float | None = None,
-    truth: Sequence[Annotation] = (),
-) -> str:
-    """Take in one slide and return its `slide_id`; raise `SlideError` if it is refused."""
-    spec = IntakeSpec(source=source, patient_id=patient_id, slide_mpp=slide_mpp)
-    arrival = receive(path, home, spec=spec, truth=truth)
-    if arrival.slide_id is None:
-        raise SlideError(f"{arrival.reason}")
-    return arrival.slide_id
-
-
 def fingerprint(home: Home, fileset: FileSet) -> str:
     """Return what stands for a slide's place, size and time in the catalogue's `arrivals`."""
     return tag(home, json.dumps(fileset.signature()))

@@ -19,7 +19,7 @@ from PIL import Image
 from histo_nb.annotations import Annotation
 from histo_nb.errors import DatasetError, SpecError
 from histo_nb.geometry import check_positive
-from histo_nb.scanning.glass import GLASS_RGB
+from histo_nb.scanning.glass import GLASS_RGB, Bump, make_barcode
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp"}
 MARGIN_UM = 400.0  # bare glass around and between pieces
@@ -136,6 +136,8 @@ class LaidGlass:
     def __init__(self, patient_id: str, images: pd.DataFrame, *, spec: LaySpec) -> None:
         self.patient_id = patient_id
         self.diagnosis = max(images.label, key=spec.severity.index)
+        self.barcode = make_barcode(patient_id, [Path(path).name for path in images.image_path])
+        self.bumps: Sequence[Bump] = ()
         self._mpp = spec.mpp
         gap = round(MARGIN_UM / spec.mpp)
         labels = [label for label in spec.severity if label in set(images.label)]

@@ -4,13 +4,17 @@ The layout is the one OpenSlide reads magnification, mpp, label, macro and thumb
 level 0, thumbnail, the coarser levels, label, macro (openslide.org/formats/aperio).
 """
 
-from collections.abc import Iterable, Iterator
+import os
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 import tifffile
+from PIL import ImageCms
 
 from histo_nb.files import check_free_space, writing
 
@@ -18,6 +22,8 @@ TILE_PX = 256  # stored tile: the size most scanners write
 LEVEL_STEP = 4  # 1x, 4x, 16x
 JPEG_QUALITY = 87  # of level 0; Aperio's common setting is 70, the network sees less noise at 87
 THUMBNAIL_PX = 1024  # longest side
+BUFFER = 1 << 24  # bytes of tiles compressed at a time; tifffile's default is half a gigabyte
+PROFILE_DATE = 24  # byte at which an ICC profile tells when it was made (ICC.1, 7.2)
 BYTES_PER_PX = 0.6  # upper estimate of JPEG H&E at this quality, for the free-space check
 
 
@@ -37,7 +43,8 @@ def write_pyramid(
     *,
     spec: PyramidSpec,
     label: np.ndarray,
-    macro: np.ndarray,
+    macro: Callable[[np.ndarray], np.ndarray],
+    in_place: bool = False,
 ) -> Path:
     """Write level-0 strips, top to bottom, as a pyramidal slide file; return its path.
 
@@ -47,8 +54,12 @@ def write_pyramid(
     ----------
     strips
         (`TILE_PX`, width, 3) uint8 RGB each, the last one may be lower.
-    label, macro
-        (H, W, 3) uint8 RGB; they carry names and stay inside the file.
+    label
+        (H, W, 3) uint8 RGB; it carries a name and stays inside the file.
+    macro
+        Makes the overview camera's picture, (H, W, 3) uint8 RGB, of the scan's thumbnail.
+    in_place
+        Write under the final name from the start; a reader may then meet half a file.
 
     Raises
     ------
@@ -60,11 +71,17 @@ def write_pyramid(
     width, height = spec.size
     check_free_space(path.parent, int(width * height * BYTES_PER_PX))
     coarse = np.empty((-(-height // LEVEL_STEP), -(-width // LEVEL_STEP), 3), np.uint8)
-    with writing(path) as temporary, tifffile.TiffWriter(temporary, bigtiff=True) as tiff:
+    whole = nullcontext(path) if in_place else writing(path)
+    with whole as target, tifffile.TiffWriter(target, bigtiff=True) as tiff:
         jpeg = f"({TILE_PX}x{TILE_PX}) JPEG/RGB Q={JPEG_QUALITY}"
         header = f"Aperio Image Library v12.0.0 (histo_nb virtual scanner)\r\n{width}x{height}"
         facts = f"|AppMag = {spec.objective_power}|MPP = {spec.mpp:g}|Filename = virtual"
-        tiled = _keywords(spec.mpp) | {"tile": (TILE_PX, TILE_PX)}
+        tiled = _keywords(spec.mpp) | {
+            "tile": (TILE_PX, TILE_PX),
+            "iccprofile": srgb_profile(),
+            "maxworkers": os.cpu_count(),
+            "buffersize": BUFFER,
+        }
         tiff.write(
             _tiles(_shrinking(strips, coarse)),
             shape=(height, width, 3),
@@ -75,13 +92,22 @@ def write_pyramid(
         levels = [coarse]
         for _ in range(spec.n_levels - 2):
             levels.append(_shrink(levels[-1], LEVEL_STEP))
-        tiff.write(_thumbnail(levels[-1]), description=header, **_keywords(spec.mpp))
+        thumbnail = _thumbnail(levels[-1])
+        tiff.write(thumbnail, description=header, **_keywords(spec.mpp))
         for level in levels[: spec.n_levels - 1]:
             said = f"{header} -> {level.shape[1]}x{level.shape[0]} - JPEG/RGB{facts}"
             tiff.write(level, description=said, **tiled)
-        tiff.write(label, description=f"{header}\r\nlabel", subfiletype=1, **_keywords(spec.mpp))
-        tiff.write(macro, description=f"{header}\r\nmacro", subfiletype=9, **_keywords(spec.mpp))
+        for name, picture, kind in (("label", label, 1), ("macro", macro(thumbnail), 9)):
+            said = f"{header}\r\n{name}"
+            tiff.write(picture, description=said, subfiletype=kind, **_keywords(spec.mpp))
     return path
+
+
+def srgb_profile() -> bytes:
+    """Return the ICC profile of sRGB, dated 2000-01-01 so that the same scan has the same bytes."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    dated = struct.pack(">6H", 2000, 1, 1, 0, 0, 0)
+    return profile[:PROFILE_DATE] + dated + profile[PROFILE_DATE + len(dated) :]
 
 
 def _keywords(mpp: float) -> dict[str, object]:

@@ -15,7 +15,7 @@ from histo_nb.export.geojson import write_result_geojson
 from histo_nb.failures import FAILURE_COLUMNS
 from histo_nb.inference.regions import find_regions
 from histo_nb.inference.result import SlideResult, find_result, read_result, write_result
-from histo_nb.scanning.virtual import scan_rack
+from histo_nb.scanning.console import scan_rack
 from histo_nb.tables import PREDICTIONS, check_table
 
 NO_FAILURES = pd.DataFrame(columns=FAILURE_COLUMNS)

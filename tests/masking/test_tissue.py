@@ -20,7 +20,7 @@ from histo_nb.masking.tissue import (
     read_mask,
     write_mask,
 )
-from histo_nb.scanning.virtual import scan_rack
+from histo_nb.scanning.console import scan_rack
 
 STAIN = (196, 120, 170)  # H&E pink
 RAW = MaskSpec(open_um=1, close_um=1)  # neither opens nor closes

@@ -9,8 +9,9 @@ from glasses import PlaneGlass, waves
 
 from histo_nb.errors import MppError, NoTissueError, SlideError, SpecError
 from histo_nb.masking.tissue import MaskSpec, TissueMask, mask_path, write_mask
+from histo_nb.scanning.console import scan_rack
 from histo_nb.scanning.drivers import ScanSpec
-from histo_nb.scanning.virtual import scan_rack, write_scan
+from histo_nb.scanning.virtual import write_scan
 from histo_nb.slide import Slide
 from histo_nb.tiling.grid import TileSpec, tile_slide, tile_slides
 

@@ -12,7 +12,7 @@ import numpy as np
 from histo_nb.errors import ScannerError
 from histo_nb.scanning.glass import Glass
 
-STRIP_PX = 512  # new rows of a strip
+STRIP_PX = 256  # new rows of a strip
 OVERLAP_PX = 64  # rows that two strips share, by which they are stitched
 JITTER_PX = 3  # the stage misses its place by up to so much, both ways
 VIGNETTING = 0.15  # light lost at the rim of the field
@@ -71,16 +71,14 @@ class Camera:
         """
         seen = np.empty_like(view)
         rng = np.random.default_rng((*self._seed, number, 1))
-        noise = rng.standard_normal((len(view), CHUNK_PX, 3), np.float32) * NOISE
-        light, flat = (row[:, None, None] for row in (self._light, self._flat))
+        noise = rng.standard_normal((len(view), CHUNK_PX, 3), np.float32)
+        noise *= NOISE * self._flat[:, None, None]
+        even = (self._light * self._flat)[:, None, None]
         for left in range(0, view.shape[1], CHUNK_PX):
             part = self._defocused(number, view, left)
-            exposed = part * light
+            exposed = part * even
             exposed += noise[:, : part.shape[1]]
-            exposed *= flat
-            np.rint(exposed, out=exposed)
-            np.clip(exposed, 0, 255, out=exposed)
-            seen[:, left : left + CHUNK_PX] = exposed
+            seen[:, left : left + CHUNK_PX] = cv2.convertScaleAbs(exposed)  # rounds, cuts at 255
         return seen
 
     # ------------------------------------------------------------------------------ focus
@@ -103,11 +101,11 @@ class Camera:
         return np.stack([x, y], axis=1), self._height(x, y) + rng.normal(0, FOCUS_NOISE_UM, x.shape)
 
     def _defocused(self, number: int, view: np.ndarray, left: int) -> np.ndarray:
-        """Return columns of a view as the lens shows them, as float32."""
+        """Return columns of a view as the lens shows them, uint8 or float32."""
         right = min(left + CHUNK_PX, view.shape[1])
         sharp = view[:, left:right]
         if not self._glass.bumps:  # the plane fits all of it
-            return sharp.astype(np.float32)
+            return sharp
         x = (np.arange(left, right, dtype=np.float32) - JITTER_PX) * self._mpp
         y = (np.arange(len(view)) + number * STRIP_PX - OVERLAP_PX / 2 - JITTER_PX) * self._mpp
         x, y = x[None], y[:, None].astype(np.float32)
@@ -115,7 +113,7 @@ class Camera:
         off = np.abs(self._height(x, y) - plane) - DEPTH_UM / 2
         sigma = (np.maximum(off, 0) * BLUR / self._mpp).astype(np.float32)
         if not sigma.any():
-            return sharp.astype(np.float32)
+            return sharp
         margins = min(left, REACH_PX), min(view.shape[1] - right, REACH_PX)
         return _blur(view[:, left - margins[0] : right + margins[1]], margins, sigma)
 

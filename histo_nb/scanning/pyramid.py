@@ -125,10 +125,9 @@ def _keywords(mpp: float) -> dict[str, object]:
 def _tiles(strips: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     for strip in strips:
         height, width = strip.shape[:2]
-        padding = ((0, -height % TILE_PX), (0, -width % TILE_PX), (0, 0))
-        padded = np.pad(
-            strip, padding, mode="edge"
-        )  # beyond the image: never seen, compresses well
+        margins = 0, -height % TILE_PX, 0, -width % TILE_PX
+        # beyond the image: never seen, compresses well
+        padded = cv2.copyMakeBorder(strip, *margins, cv2.BORDER_REPLICATE)
         for x in range(0, width, TILE_PX):
             yield np.ascontiguousarray(padded[:, x : x + TILE_PX])
 
@@ -145,9 +144,11 @@ def _shrinking(strips: Iterable[np.ndarray], coarse: np.ndarray) -> Iterator[np.
 
 def _shrink(image: np.ndarray, step: int) -> np.ndarray:
     height, width = image.shape[:2]
-    padded = np.pad(image, ((0, -height % step), (0, -width % step), (0, 0)), mode="edge")
-    size = (padded.shape[1] // step, padded.shape[0] // step)
-    return cv2.resize(padded, size, interpolation=cv2.INTER_AREA)
+    if height % step or width % step:
+        margins = 0, -height % step, 0, -width % step
+        image = cv2.copyMakeBorder(image, *margins, cv2.BORDER_REPLICATE)
+    size = (image.shape[1] // step, image.shape[0] // step)
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
 
 
 def _thumbnail(image: np.ndarray) -> np.ndarray:

@@ -30,7 +30,7 @@ from histo_nb.scanning.stitching import stitch
 Given = TypeVar("Given")
 Made = TypeVar("Made")
 
-N_THREADS = max(os.cpu_count() or 1, 1)
+AHEAD_BYTES = 1 << 27  # of strips made ahead of who takes them
 FAULTS = {
     "jam": "the slide is jammed; open the scanner, take it out",
     "barcode": "the label's barcode cannot be read; clean the label",
@@ -194,22 +194,23 @@ def _scanning(
     def look(top: int) -> np.ndarray:
         return glass.look(0, top, size=(width, min(TILE_PX, height - top)), mpp=mpp)
 
-    with ThreadPoolExecutor(N_THREADS) as pool:
-        bands = _ahead(pool, look, range(0, height, TILE_PX))
+    n_ahead = max(min(os.cpu_count() or 1, AHEAD_BYTES // (3 * STRIP_PX * width)), 1)
+    with ThreadPoolExecutor(n_ahead) as pool:
+        bands = _ahead(n_ahead, pool, look, range(0, height, TILE_PX))
         views = enumerate(_move_stage(bands, camera, height))
-        exposed = _ahead(pool, lambda numbered: camera.expose(*numbered), views)
+        exposed = _ahead(n_ahead, pool, lambda numbered: camera.expose(*numbered), views)
         yield stitch(exposed, size=size)
 
 
 def _ahead(
-    pool: ThreadPoolExecutor, work: Callable[[Given], Made], items: Iterable[Given]
+    n: int, pool: ThreadPoolExecutor, work: Callable[[Given], Made], items: Iterable[Given]
 ) -> Iterator[Made]:
-    """Yield what `work` makes of each item, in order, made in threads up to `N_THREADS` ahead."""
+    """Yield what `work` makes of each item, in order, made in a pool's threads up to `n` ahead."""
     waiting: deque[Future[Made]] = deque()
     try:
         for item in items:
             waiting.append(pool.submit(work, item))
-            if len(waiting) > N_THREADS:
+            if len(waiting) >= n:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()

@@ -8,6 +8,7 @@ import numpy as np
 from histo_nb.scanning.drawing.rasters import AREA_UM, MAP_UM, smooth_noise
 
 SHIFT = 4  # fractional bits of OpenCV's drawing coordinates
+MOST_REMAPPED = 30_000  # points at a time; OpenCV counts them in 16 bits
 Bend = Callable[[np.ndarray], np.ndarray]  # points (n, 2) of a lattice → points on the slide
 
 
@@ -86,11 +87,16 @@ def drift(
     """Return points moved by a slow random displacement; `shape` is an area raster's."""
     column, row = (points_um / AREA_UM - 0.5).astype(np.float32).T
     moves = [reach_um * smooth_noise(rng, shape, 1500 / AREA_UM) for _ in range(2)]
-    shift = [
-        cv2.remap(m, column[None], row[None], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        for m in moves
-    ]
-    return points_um + np.concatenate(shift).T
+    cuts = range(MOST_REMAPPED, len(points_um), MOST_REMAPPED)
+    places = list(zip(np.split(column, cuts), np.split(row, cuts), strict=True))
+    shift = [np.concatenate([_sample(move, *place) for place in places]) for move in moves]
+    return points_um + np.stack(shift, axis=1)
+
+
+def _sample(raster: np.ndarray, column: np.ndarray, row: np.ndarray) -> np.ndarray:
+    """Return a raster's values (n,) at places between its pixels."""
+    how = {"interpolation": cv2.INTER_LINEAR, "borderMode": cv2.BORDER_REPLICATE}
+    return np.asarray(cv2.remap(raster, column[None], row[None], **how))[0]
 
 
 def make_bend(

@@ -15,6 +15,7 @@ from histo_nb.scanning.glass import Glass
 STRIP_PX = 256  # new rows of a strip
 OVERLAP_PX = 64  # rows that two strips share, by which they are stitched
 JITTER_PX = 3  # the stage misses its place by up to so much, both ways
+MARGIN_PX = 2 * JITTER_PX  # seen beyond a strip; two strips lie apart by up to so much
 VIGNETTING = 0.15  # light lost at the rim of the field
 NOISE = 0.5  # grey levels of 255, standard deviation of the sensor
 WHITE_FRAMES = 64  # averaged to measure the field's brightness
@@ -45,7 +46,7 @@ class Camera:
         rng = np.random.default_rng(self._seed)
         self._tilt = rng.normal(0, TILT, 2)
         self._plane = _fit_plane(*self._measure_focus(rng))
-        field = np.linspace(-1, 1, STRIP_PX + OVERLAP_PX + 2 * JITTER_PX)
+        field = np.linspace(-1, 1, STRIP_PX + OVERLAP_PX + 2 * MARGIN_PX)
         self._light = (1 - VIGNETTING * field**2).astype(np.float32)
         seen_white = rng.normal(self._light, NOISE / 255 / WHITE_FRAMES**0.5)
         self._flat = (1 / seen_white).astype(np.float32)
@@ -63,7 +64,7 @@ class Camera:
         Parameters
         ----------
         view
-            (`STRIP_PX` + `OVERLAP_PX` + 2 `JITTER_PX`, W, 3) uint8 RGB, the sharp glass.
+            (`STRIP_PX` + `OVERLAP_PX` + 2 `MARGIN_PX`, W, 3) uint8 RGB, the sharp glass.
 
         Returns
         -------
@@ -106,8 +107,8 @@ class Camera:
         sharp = view[:, left:right]
         if not self._glass.bumps:  # the plane fits all of it
             return sharp
-        x = (np.arange(left, right, dtype=np.float32) - JITTER_PX) * self._mpp
-        y = (np.arange(len(view)) + number * STRIP_PX - OVERLAP_PX / 2 - JITTER_PX) * self._mpp
+        x = (np.arange(left, right, dtype=np.float32) - MARGIN_PX) * self._mpp
+        y = (np.arange(len(view)) + number * STRIP_PX - OVERLAP_PX / 2 - MARGIN_PX) * self._mpp
         x, y = x[None], y[:, None].astype(np.float32)
         plane = self._plane[0] * x + self._plane[1] * y + self._plane[2]
         off = np.abs(self._height(x, y) - plane) - DEPTH_UM / 2

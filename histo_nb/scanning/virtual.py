@@ -23,7 +23,7 @@ from histo_nb.errors import ScannerError, SpecError
 from histo_nb.scanning.drivers import Scan, ScanSpec
 from histo_nb.scanning.glass import Glass
 from histo_nb.scanning.label import decode_label, take_label, take_macro
-from histo_nb.scanning.optics import JITTER_PX, OVERLAP_PX, STRIP_PX, Camera
+from histo_nb.scanning.optics import MARGIN_PX, OVERLAP_PX, STRIP_PX, Camera
 from histo_nb.scanning.pyramid import TILE_PX, PyramidSpec, write_pyramid
 from histo_nb.scanning.stitching import stitch
 
@@ -225,14 +225,14 @@ def _move_stage(bands: Iterable[np.ndarray], camera: Camera, height: int) -> Ite
     held, top = [next(bands)], 0  # rows not yet passed, and the first one's place
     for number in range(-(-height // STRIP_PX)):
         x, y = camera.jitter(number)
-        first = number * STRIP_PX - OVERLAP_PX // 2 - JITTER_PX + y
-        last = first + STRIP_PX + OVERLAP_PX + 2 * JITTER_PX
+        first = number * STRIP_PX - OVERLAP_PX // 2 - MARGIN_PX + y
+        last = first + STRIP_PX + OVERLAP_PX + 2 * MARGIN_PX
         while top + sum(map(len, held)) < min(last, height):
             held.append(next(bands))
         while top + len(held[0]) <= first:
             top += len(held.pop(0))
         seen = np.concatenate(held)[max(first - top, 0) : last - top]
-        margins = max(-first, 0), max(last - height, 0), JITTER_PX - x, JITTER_PX + x
+        margins = max(-first, 0), max(last - height, 0), MARGIN_PX - x, MARGIN_PX + x
         yield cv2.copyMakeBorder(seen, *margins, cv2.BORDER_REPLICATE)
 
 

@@ -101,6 +101,11 @@ class Catalog:
             table = table.set_index("slide_id", drop=False).loc[wanted]
         return table.reset_index(drop=True)
 
+    def slides_since(self, since: str) -> pd.DataFrame:
+        """Return the slides added since a time (see `now`), the latest first; maybe none."""
+        query = sa.select(SLIDES).where(SLIDES.c.added_at >= since)
+        return self._table(query.order_by(SLIDES.c.added_at.desc(), SLIDES.c.slide_id))
+
     def slide(self, slide_id: str) -> dict[str, Any]:
         """Return one slide's row in plain Python types; None = unknown."""
         query = sa.select(SLIDES).where(SLIDES.c.slide_id == slide_id)
@@ -197,9 +202,10 @@ class Catalog:
             subject = f"{row['rack_id']}/{row['slot']}"
             _note(connection, f"slot {row['state']}", subject, row.get("reason"))
 
-    def scans(self) -> pd.DataFrame:
-        """Return the state of every slot of every rack, the latest rack first, in slot order."""
-        return self._table(sa.select(SCANS).order_by(SCANS.c.rack_id.desc(), SCANS.c.slot))
+    def scans(self, *, since: str = "") -> pd.DataFrame:
+        """Return the state of every slot that changed since a time, the latest rack first."""
+        query = sa.select(SCANS).where(SCANS.c.updated_at >= since)
+        return self._table(query.order_by(SCANS.c.rack_id.desc(), SCANS.c.slot))
 
     def put_result(self, row: Mapping[str, Any]) -> None:
         """Add one slide's result, or replace the one of the same slide and model."""
@@ -228,9 +234,14 @@ class Catalog:
         with self._writing("this event is in the catalogue already") as connection:
             _note(connection, what, subject, detail)
 
-    def events(self) -> pd.DataFrame:
-        """Return all events, the latest first."""
-        return self._table(sa.select(EVENTS).order_by(EVENTS.c.event_id.desc()))
+    def events(self, *, since: str = "") -> pd.DataFrame:
+        """Return the events since a time, the latest first."""
+        query = sa.select(EVENTS).where(EVENTS.c.at >= since)
+        return self._table(query.order_by(EVENTS.c.event_id.desc()))
+
+    def damaged_files(self) -> pd.DataFrame:
+        """Return the slide files that `verify` found damaged."""
+        return self._table(sa.select(SLIDE_FILES).where(SLIDE_FILES.c.damage.is_not(None)))
 
     def _table(self, query: sa.Select[Any]) -> pd.DataFrame:
         with self._reading() as connection:

@@ -1,7 +1,9 @@
 """Make the README's pictures from the home that `HISTO_HOME` names (or the first argument).
 
-`docs/img/review.png` is the review page; `docs/img/notebook.png` a notebook in JupyterLab, the
-last one executed, else the first one of `notebooks/`.
+`docs/img/review.png` is the review page; `docs/img/operations.png` the operations page and
+`docs/img/rack.png` the rack panel after a morning that is played here: a rack with spoilt slides
+and faults, two files that are refused; `docs/img/notebook.png` a notebook in JupyterLab, the last
+one executed, else the first one of `notebooks/`.
 """
 
 import os
@@ -16,16 +18,33 @@ import urllib.request
 from pathlib import Path
 from time import monotonic, sleep
 
+import nbformat
 from playwright.sync_api import Browser, sync_playwright
 
 from histo_nb.home import Home, open_home
 from histo_nb.running.demo import home_with_results
 from histo_nb.running.serve import serve_dashboards
+from histo_nb.scanning.drawn import DrawnSpec, draw_glass
+from histo_nb.scanning.drivers import ScanSpec
+from histo_nb.scanning.intake import IntakeSpec, receive
+from histo_nb.scanning.virtual import write_scan
 
 ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "docs" / "img"
 SIZE = {"width": 1280, "height": 800}
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
+RACK_CELL = """
+from histo_nb.home import open_home
+from histo_nb.scanning.console import ScannerConsole
+from histo_nb.scanning.rack import RackSpec, fill_rack
+from histo_nb.scanning.virtual import Fault, VirtualScanner
+from histo_nb.widgets.rack_panel import show_rack
+
+spec = RackSpec(patients_per_class=3, width_um=4800, height_um=3600,
+                defects=("pen", "bubble", "faint", "coverslip"))
+faults = [Fault(2, "jam"), Fault(3, "focus", 9), Fault(5, "barcode", 9)]
+show_rack(ScannerConsole(VirtualScanner(fill_rack(spec), faults=faults), open_home()))
+"""
 START_S = 60.0
 SCROLL_PX = 300
 
@@ -40,6 +59,51 @@ def picture_review(browser: Browser, home: Home) -> Path:
         page.screenshot(path=PICTURES / "review.png")
         page.close()
     return PICTURES / "review.png"
+
+
+def picture_operations(browser: Browser, home: Home) -> Path:
+    """Write the picture of the operations page of a home."""
+    with serve_dashboards(home, port=0) as server:
+        page = browser.new_page(viewport=SIZE)
+        page.goto(server.url)
+        page.get_by_role("link", name="Operations").click()
+        page.wait_for_selector(".ho-image:visible", timeout=60_000)
+        page.wait_for_timeout(2000)
+        page.screenshot(path=PICTURES / "operations.png")
+        page.close()
+    return PICTURES / "operations.png"
+
+
+def picture_rack(browser: Browser, home: Home) -> Path:
+    """Write the picture of the rack panel while its third slide is scanned."""
+    cell = nbformat.v4.new_code_cell(RACK_CELL)
+    notebook = nbformat.v4.new_notebook(cells=[cell])
+    notebook.metadata.kernelspec = {"name": "python3", "display_name": "", "language": "python"}
+    with tempfile.TemporaryDirectory() as name:
+        nbformat.write(notebook, Path(name) / "review.ipynb")  # the page a server opens first
+        with serve_dashboards(home, port=0, folder=Path(name)) as server:
+            page = browser.new_page(viewport=SIZE)
+            page.goto(server.url)
+            page.get_by_role("button", name="Start the rack").click(timeout=120_000)
+            page.locator(".hk-slot[data-state=scanning]").nth(0).wait_for()
+            page.locator(".hk-image:visible").nth(3).wait_for(timeout=120_000)
+            page.wait_for_timeout(1500)
+            page.locator(".hk").screenshot(path=PICTURES / "rack.png")
+            page.get_by_text("The rack is done").wait_for(timeout=120_000)
+            page.close()
+    return PICTURES / "rack.png"
+
+
+def refuse_files(home: Home, folder: Path) -> None:
+    """Give a home two slides that intake refuses: one cut off, one that does not say its mpp."""
+    glass = draw_glass("P9", diagnosis="adenoma", seed=9, spec=DrawnSpec(size_um=(2400, 1800)))
+    whole = write_scan(glass, folder / "whole.svs", spec=ScanSpec()).read_bytes()
+    spec = IntakeSpec(source="hot folder")
+    (folder / "silent.svs").write_bytes(whole.replace(b"|MPP = ", b"|XPP = "))
+    (folder / "cut.svs").write_bytes(whole[: len(whole) * 2 // 3])
+    for name in ("silent.svs", "cut.svs"):
+        receive(folder / name, home, spec=spec)
+    home.catalog.put_waiting("hot folder", {"0": "not whole yet: it still grows"})
 
 
 def picture_notebook(browser: Browser, notebook: Path) -> Path:
@@ -120,7 +184,7 @@ def _wait_for(url: str, process: "subprocess.Popen[bytes]") -> None:
 
 
 def main() -> None:
-    """Write both pictures and print their paths."""
+    """Write the pictures and print their paths."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None:
         raise SystemExit("screenshots: Chromium is not installed")
@@ -136,6 +200,11 @@ def main() -> None:
             print("screenshots: no notebook yet, no picture of one", file=sys.stderr)
         else:
             print(picture_notebook(browser, notebook))
+        with tempfile.TemporaryDirectory() as name:
+            room = open_home(Path(name) / "home")
+            refuse_files(room, Path(name))
+            print(picture_rack(browser, room))
+            print(picture_operations(browser, room))
         browser.close()
 
 

@@ -32,6 +32,8 @@ LIGHT = [
     *(f"histo_nb.{m.name}" for m in pkgutil.iter_modules(histo_nb.__path__) if not m.ispkg),
     *(f"histo_nb.{room}" for room in ("scanning", "masking", "tiling", "export")),
     "histo_nb.widgets.review",
+    "histo_nb.widgets.operations",
+    "histo_nb.widgets.rack_panel",
     "histo_nb.inference.result",
     "histo_nb.inference.regions",
 ]

@@ -10,15 +10,14 @@ from histo_nb.errors import HistoError
 from histo_nb.home import Home
 from histo_nb.inference.result import SlideResult, read_result
 from histo_nb.widgets.facts import FactsPanel, slide_facts
+from histo_nb.widgets.page import fixed_html, make_page
 from histo_nb.widgets.palette import class_colours
-from histo_nb.widgets.viewer import SlideViewer, abnormal_heatmap, style
+from histo_nb.widgets.viewer import SlideViewer, abnormal_heatmap
 from histo_nb.widgets.worklist import Worklist
 
 log = logging.getLogger(__name__)
 
-HEADER = """
-<header class="hr-header"><h1>Slide review</h1>
-<p class="hr-use">Research use only — not for diagnosis</p></header>"""
+TITLE = "Slide review"
 EMPTY = """
 <div class="hr-empty"><h2>No slide has been analysed yet</h2>
 <p>Analysed slides appear here by themselves, the suspicious ones first. Reload this page after
@@ -40,9 +39,9 @@ def show_review(home: Home) -> ipywidgets.Widget:
         results = home.catalog.results()
     except HistoError:
         log.exception("the catalogue of %s does not open", home.root)
-        return _page(_html(UNAVAILABLE))
+        return make_page(TITLE, fixed_html(UNAVAILABLE))
     if results.empty:
-        return _page(_html(EMPTY))
+        return make_page(TITLE, fixed_html(EMPTY))
     return Review(home, results).page
 
 
@@ -62,7 +61,7 @@ class Review:
         self._show(self.worklist.selected)
         for part, name in ((self.worklist, "list"), (self.viewer, "slide"), (self.facts, "facts")):
             part.add_class(f"hr-{name}")
-        self.page = _page(self.worklist, self.viewer, self.facts)
+        self.page = make_page(TITLE, self.worklist, self.viewer, self.facts)
 
     def _show(self, slide_id: str) -> None:
         try:
@@ -117,20 +116,3 @@ def _colours(results: pd.DataFrame) -> dict[str, str]:
             continue
         return class_colours(result.classes, normal_class=result.normal_class)
     return {}
-
-
-def _page(*parts: ipywidgets.Widget) -> ipywidgets.Widget:
-    # The design lies in the page itself: a page without a slide needs it too.
-    design = _html(f"<style>{style('review')}</style>")
-    design.add_class("hr-style")
-    body = ipywidgets.Box(parts)
-    body.add_class("hr-body")
-    page = ipywidgets.VBox([design, _html(HEADER), body])
-    page.add_class("histo")
-    page.add_class("hr")
-    return page
-
-
-def _html(fixed: str) -> ipywidgets.HTML:
-    """Return fixed text of ours; what comes from outside never passes here."""
-    return ipywidgets.HTML(fixed)

@@ -24,7 +24,9 @@ def smooth_slide(tmp_path_factory):
     thing = np.zeros((64, 64, 3), np.uint8)
     path = tmp_path_factory.mktemp("slide") / "smooth.svs"
     strips = [plane[top : top + 256] for top in range(0, 1024, 256)]
-    write_pyramid(strips, path, spec=PyramidSpec(size=(1280, 1024)), label=thing, macro=thing)
+    write_pyramid(
+        strips, path, spec=PyramidSpec(size=(1280, 1024)), label=thing, macro=lambda _: thing
+    )
     return path, plane
 
 

@@ -53,7 +53,7 @@ def write_slide(path: Path) -> Path:
     label = np.full((64, 64, 3), 255, np.uint8)
     spec = PyramidSpec(size=(WIDTH, HEIGHT))
     strips = [strip] * (HEIGHT // 256)
-    return write_pyramid(strips, path, spec=spec, label=label, macro=label)
+    return write_pyramid(strips, path, spec=spec, label=label, macro=lambda _: label)
 
 
 def predictions(slide_id: str, path: Path, abnormal: list[tuple[int, int]]) -> pd.DataFrame:

@@ -1,0 +1,36 @@
+"""What every dashboard has: the design, a header with the way to the others, a body."""
+
+import ipywidgets
+
+from histo_nb.widgets.viewer import style
+
+PAGES = {"Slide review": "review.ipynb", "Operations": "operations.ipynb"}
+
+
+def make_page(title: str, *parts: ipywidgets.Widget) -> ipywidgets.Widget:
+    """Return a page with its parts side by side; `title` is one of `PAGES`."""
+    # The design lies in the page itself: a page without a slide needs it too.
+    design = fixed_html(f"<style>{style('page')}</style>")
+    design.add_class("hr-style")
+    body = ipywidgets.Box(parts)
+    body.add_class("hr-body")
+    page = ipywidgets.VBox([design, fixed_html(_header(title)), body])
+    page.add_class("histo")
+    page.add_class("hr")
+    return page
+
+
+def fixed_html(text: str) -> ipywidgets.HTML:
+    """Return fixed text of ours; what comes from outside never passes here."""
+    return ipywidgets.HTML(text)
+
+
+def _header(title: str) -> str:
+    links = "".join(
+        f'<a href="{address}"{" aria-current=page" * (name == title)}>{name}</a>'
+        for name, address in PAGES.items()
+    )
+    return (
+        f'<header class="hr-header"><h1>{title}</h1><nav class="hr-nav">{links}</nav>'
+        '<p class="hr-use">Research use only — not for diagnosis</p></header>'
+    )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import pandas as pd
 
 from histo_nb import __version__
 from histo_nb.home import Home
@@ -88,27 +89,44 @@ def demo(
 @click.option("--image-mpp", default=0.62, show_default=True, help="µm/px of those images.")
 @click.option("--severity", default="normal,adenoma,carcinoma", show_default=True,
               help="Classes, the benign one first.")  # fmt: skip
+@click.option("--defects", default="", help="Spoils the first slides: pen,fold,bubble …")
 @click.option("--seed", default=7, show_default=True, help="Of the drawn slides.")
+@click.option("--rack", "rack_id", default=None, help="Name; goes on with a rack of that name.")
 def scan(
     home: Home,
     patients_per_class: int,
     glass_images: str,
     image_mpp: float,
     severity: str,
+    defects: str,
     seed: int,
+    rack_id: str | None,
 ) -> dict[str, Any]:
     """Scan a rack of virtual glass slides into the catalogue."""
-    from histo_nb.scanning.console import scan_rack
+    from histo_nb.scanning.console import ScannerConsole
     from histo_nb.scanning.rack import RackSpec, fill_rack
+    from histo_nb.scanning.virtual import VirtualScanner
 
     spec = RackSpec(
         patients_per_class=patients_per_class,
         glass_images=glass_images,
         image_mpp=image_mpp,
         severity=tuple(severity.split(",")),
+        defects=tuple(filter(None, defects.split(","))),
         glass_seed=seed,
     )
-    return slide_list(scan_rack(fill_rack(spec), home))
+    console = ScannerConsole(VirtualScanner(fill_rack(spec)), home, rack_id=rack_id)
+    slots = console.run()
+    slide_ids = [slot.slide_id for slot in slots if slot.slide_id]
+    return {
+        "rack_id": console.rack_id,
+        **slide_list(home.catalog.slides(slide_ids) if slide_ids else pd.DataFrame()),
+        "failures": [
+            {"slide_id": f"slot {slot.slot}", "step": slot.state, "error": slot.reason}
+            for slot in slots
+            if slot.slide_id is None
+        ],
+    }
 
 
 @command(main)

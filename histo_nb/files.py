@@ -148,12 +148,19 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def copy_hashed(source: Path, target: Path) -> str:
-    """Copy a file, flush the copy to the disk, and return the SHA-256 of the bytes copied."""
-    digest = hashlib.sha256()
+    """Copy a file, flush the copy to the disk, and return the SHA-256 of the bytes copied.
+
+    Long runs of zeros take no room in the copy.
+    """
+    digest, zeros = hashlib.sha256(), bytes(HASH_CHUNK)
     with source.open("rb") as reader, target.open("wb") as writer:
         while chunk := reader.read(HASH_CHUNK):
             digest.update(chunk)
-            writer.write(chunk)
+            if chunk == zeros:
+                writer.seek(len(chunk), os.SEEK_CUR)
+            else:
+                writer.write(chunk)
+        writer.truncate()
         writer.flush()
         os.fsync(writer.fileno())
     return digest.hexdigest()

@@ -125,7 +125,7 @@ def examine(asked: dict[str, Any], steps: list[str]) -> dict[str, Any]:
     steps.append("structure")
     for path in asked["files"]:
         check_structure(Path(path), allow_black=asked["allow_black"])
-    if asked["main"].endswith(".dcm"):
+    if asked["main"].lower().endswith(".dcm"):
         from histo_nb.scanning.dicom_series import check_series  # noqa: PLC0415
 
         check_series([Path(path) for path in asked["files"]])

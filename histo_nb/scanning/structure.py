@@ -58,7 +58,7 @@ def check_structure(path: Path, *, allow_black: bool = False) -> None:
         if is_tiff(head):
             check_tiff(file, allow_black=allow_black)
         elif head[PREAMBLE : PREAMBLE + 4] == b"DICM":
-            _check_dicom(file.path)
+            _check_dicom(file.path, allow_black=allow_black)
         elif is_companion(file):
             check_companion(file, head)
         elif head.startswith(SOI) and file.path.suffix.lower() == ".mrxs":
@@ -67,10 +67,10 @@ def check_structure(path: Path, *, allow_black: bool = False) -> None:
             raise _foreign(file, head)
 
 
-def _check_dicom(path: Path) -> None:
-    from histo_nb.scanning.dicom_series import check_instance  # noqa: PLC0415 - loads pydicom
+def _check_dicom(path: Path, *, allow_black: bool) -> None:
+    from histo_nb.scanning.dicom_series import check_instance  # noqa: PLC0415 - imports this room
 
-    check_instance(path)
+    check_instance(path, allow_black=allow_black)
 
 
 def _foreign(file: ByteFile, head: bytes) -> SlideError:

@@ -23,7 +23,7 @@ from dicoms import frames_of, write_instance  # noqa: E402 - of the tests
 SERVE = """
 import sys
 from histo_nb.home import open_home
-from histo_nb.scanning.dicom_receive import DicomReceiver
+from histo_nb.scanning.dicom.receiver import DicomReceiver
 with DicomReceiver(open_home(sys.argv[1]), quiet_s=1e6, allowed=["STORESCU"]) as receiver:
     print(receiver.port, flush=True)
     sys.stdin.read()

@@ -18,9 +18,9 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-from histo_nb.scanning.drawn import DrawnGlass, DrawnSpec, draw_glass  # noqa: E402
 from histo_nb.scanning.drivers import ScanSpec  # noqa: E402
-from histo_nb.scanning.virtual import write_scan  # noqa: E402
+from histo_nb.scanning.virtual.drawn import DrawnGlass, DrawnSpec, draw_glass  # noqa: E402
+from histo_nb.scanning.virtual.scanner import write_scan  # noqa: E402
 
 UNIT_PX = (12_288, 8_960)  # of the repeated glass; whole blocks of its painter
 

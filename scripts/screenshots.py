@@ -24,10 +24,10 @@ from playwright.sync_api import Browser, sync_playwright
 from histo_nb.home import Home, open_home
 from histo_nb.running.demo import home_with_results
 from histo_nb.running.serve import serve_dashboards
-from histo_nb.scanning.drawn import DrawnSpec, draw_glass
 from histo_nb.scanning.drivers import ScanSpec
 from histo_nb.scanning.intake import IntakeSpec, receive
-from histo_nb.scanning.virtual import write_scan
+from histo_nb.scanning.virtual.drawn import DrawnSpec, draw_glass
+from histo_nb.scanning.virtual.scanner import write_scan
 
 ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "docs" / "img"
@@ -36,8 +36,8 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-backgroun
 RACK_CELL = """
 from histo_nb.home import open_home
 from histo_nb.scanning.console import ScannerConsole
-from histo_nb.scanning.rack import RackSpec, fill_rack
-from histo_nb.scanning.virtual import Fault, VirtualScanner
+from histo_nb.scanning.virtual.rack import RackSpec, fill_rack
+from histo_nb.scanning.virtual.scanner import Fault, VirtualScanner
 from histo_nb.widgets.rack_panel import show_rack
 
 spec = RackSpec(patients_per_class=3, width_um=4800, height_um=3600,

@@ -175,7 +175,7 @@ CHILD = """
 import os, resource, sys
 from pathlib import Path
 from histo_nb.errors import SlideError
-from histo_nb.scanning.structure import check_structure
+from histo_nb.scanning.structure.check import check_structure
 for line in sys.stdin:
     if (child := os.fork()) == 0:
         resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[1]),) * 2)

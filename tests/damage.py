@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import tifffile
 
-from histo_nb.scanning.drawn import DrawnSpec, draw_glass
+from histo_nb.scanning.virtual.drawn import DrawnSpec, draw_glass
 
 CODECS = {
     "JPEG": {"compression": "jpeg", "compressionargs": {"level": 85}},

@@ -34,7 +34,7 @@ def send(port: int, paths: list[Path]) -> None:
 
 def receive(home: str, quiet_s: float) -> None:
     from histo_nb.home import open_home  # noqa: PLC0415 - senders start without
-    from histo_nb.scanning.dicom_receive import DicomReceiver  # noqa: PLC0415
+    from histo_nb.scanning.dicom.receiver import DicomReceiver  # noqa: PLC0415
 
     settings = {"quiet_s": quiet_s, "poll_s": 0.1, "allowed": [TITLE]}
     with DicomReceiver(open_home(home), **settings) as receiver:

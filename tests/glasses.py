@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from histo_nb.annotations import Annotation
-from histo_nb.scanning.glass import GLASS_RGB, Bump, make_barcode
+from histo_nb.scanning.virtual.glass import GLASS_RGB, Bump, make_barcode
 
 
 class PlaneGlass:

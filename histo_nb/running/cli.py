@@ -58,7 +58,7 @@ def demo(
     from dataclasses import replace
 
     from histo_nb.running.demo import DemoSpec, fresh_home, run_demo
-    from histo_nb.scanning.rack import RackSpec
+    from histo_nb.scanning.virtual.rack import RackSpec
     from histo_nb.tiling.grid import TileSpec
 
     rack = RackSpec(
@@ -104,8 +104,8 @@ def scan(
 ) -> dict[str, Any]:
     """Scan a rack of virtual glass slides into the catalogue."""
     from histo_nb.scanning.console import ScannerConsole
-    from histo_nb.scanning.rack import RackSpec, fill_rack
-    from histo_nb.scanning.virtual import VirtualScanner
+    from histo_nb.scanning.virtual.rack import RackSpec, fill_rack
+    from histo_nb.scanning.virtual.scanner import VirtualScanner
 
     spec = RackSpec(
         patients_per_class=patients_per_class,

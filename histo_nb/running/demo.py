@@ -15,7 +15,7 @@ from histo_nb.inference.verdict import true_slide_class
 from histo_nb.masking.tissue import mask_slides
 from histo_nb.model.registry import promote
 from histo_nb.scanning.console import scan_rack
-from histo_nb.scanning.rack import RackSpec, fill_rack
+from histo_nb.scanning.virtual.rack import RackSpec, fill_rack
 from histo_nb.tiling.grid import TileSpec, tile_slides
 from histo_nb.tiling.labels import label_slides
 from histo_nb.tiling.table import file_tiles, tile_table_path

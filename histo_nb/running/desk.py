@@ -173,7 +173,7 @@ def dicom_receive(
     """Receive whole-slide images by DICOM C-STORE, until Ctrl-C."""
     if not allowed and not allow_any:
         raise click.UsageError("name the senders with --allow TITLE, or say --allow-any")
-    from histo_nb.scanning.dicom_receive import DicomReceiver
+    from histo_nb.scanning.dicom.receiver import DicomReceiver
 
     with DicomReceiver(home, allowed=allowed, **settings) as receiver, _until_stopped() as stop:
         click.echo(f"listening on {settings['host']}:{receiver.port}; Ctrl-C ends it", err=True)
@@ -185,7 +185,7 @@ def dicom_receive(
 @click.argument("folder", type=FILES)
 def to_dicom(home: Home, slide_id: str, folder: Path) -> dict[str, Any]:
     """Convert a slide to a DICOM series, without label and macro."""
-    from histo_nb.scanning.dicom_convert import to_dicom as convert
+    from histo_nb.scanning.dicom.convert import to_dicom as convert
 
     return {"path": convert(Path(home.catalog.slide(slide_id)["slide_path"]), folder)}
 

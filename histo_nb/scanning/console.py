@@ -21,7 +21,6 @@ from histo_nb.files import staging
 from histo_nb.home import Home
 from histo_nb.scanning.drivers import Scanner, ScanSpec
 from histo_nb.scanning.faults import ATTEMPTS, OF_THE_MACHINE, insist, read_barcode
-from histo_nb.scanning.glass import Glass
 from histo_nb.scanning.identity import tag
 from histo_nb.scanning.slots import (
     ENDED,
@@ -32,7 +31,8 @@ from histo_nb.scanning.slots import (
     restore_slots,
     scanned_slides,
 )
-from histo_nb.scanning.virtual import VirtualScanner
+from histo_nb.scanning.virtual.glass import Glass
+from histo_nb.scanning.virtual.scanner import VirtualScanner
 
 log = logging.getLogger(__name__)
 

@@ -41,7 +41,7 @@ def deidentify(slide_id: str, home: Home, target: Path) -> Path:
     source, words = Path(row["slide_path"]), identity_words(home, slide_id)
     check_free_space(target.absolute().parent, row["n_bytes"])
     if source.suffix == ".dcm":
-        from histo_nb.scanning.deidentify_dicom import deidentify_series  # noqa: PLC0415
+        from histo_nb.scanning.dicom.deidentify import deidentify_series  # noqa: PLC0415
 
         with writing_folder(target) as folder:
             deidentify_series(sorted(source.parent.glob("*.dcm")), folder)

@@ -116,13 +116,13 @@ def _hamamatsu(path: Path) -> FileSet:
 
 def series_mains(folder: Path) -> list[Path]:
     """Return the first file of each DICOM series in a folder."""
-    from histo_nb.scanning.dicom_series import group_series  # noqa: PLC0415 - loads pydicom
+    from histo_nb.scanning.dicom.series import group_series  # noqa: PLC0415 - loads pydicom
 
     return sorted(min(paths) for paths in group_series(folder).values())
 
 
 def _dicom_series(folder: Path, path: Path | None) -> FileSet:
-    from histo_nb.scanning.dicom_series import group_series  # noqa: PLC0415 - loads pydicom
+    from histo_nb.scanning.dicom.series import group_series  # noqa: PLC0415 - loads pydicom
 
     series = [sorted(paths) for paths in group_series(folder).values()]
     wanted = [paths for paths in series if path is None or path in paths]

@@ -28,7 +28,7 @@ from histo_nb.home import Home
 from histo_nb.scanning.fileset import SUFFIXES, FileSet, gather, series_mains, single
 from histo_nb.scanning.identity import tag
 from histo_nb.scanning.intake import Arrival, IntakeSpec, fingerprint, receive
-from histo_nb.scanning.structure import check_structure
+from histo_nb.scanning.structure.check import check_structure
 
 log = logging.getLogger(__name__)
 
@@ -168,7 +168,7 @@ class HotFolder:
             for path in fileset.files:
                 check_structure(path, allow_black=self.spec.slide.allow_black)
             if fileset.main.suffix.lower() == ".dcm":
-                from histo_nb.scanning.dicom_series import check_series  # noqa: PLC0415
+                from histo_nb.scanning.dicom.series import check_series  # noqa: PLC0415
 
                 check_series(fileset.files)
         except IncompleteError:

@@ -119,14 +119,14 @@ def _limits(error: str) -> dict[str, Any]:
 # ------------------------------------------------------------------ in the child, under its limits
 def examine(asked: dict[str, Any], steps: list[str]) -> dict[str, Any]:
     """Run all checks on one slide; `steps` tells the caller how far they came."""
-    from histo_nb.scanning.structure import check_structure  # noqa: PLC0415 - after the limits
+    from histo_nb.scanning.structure.check import check_structure  # noqa: PLC0415 - after the limits
     from histo_nb.slide import Slide  # noqa: PLC0415
 
     steps.append("structure")
     for path in asked["files"]:
         check_structure(Path(path), allow_black=asked["allow_black"])
     if asked["main"].lower().endswith(".dcm"):
-        from histo_nb.scanning.dicom_series import check_series  # noqa: PLC0415
+        from histo_nb.scanning.dicom.series import check_series  # noqa: PLC0415
 
         check_series([Path(path) for path in asked["files"]])
     steps.append("open")

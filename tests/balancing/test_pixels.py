@@ -9,7 +9,7 @@ from histo_nb.balancing.transforms import (
     evaluation_transform,
     training_transform,
 )
-from histo_nb.scanning.pyramid import PyramidSpec, write_pyramid
+from histo_nb.scanning.virtual.pyramid import PyramidSpec, write_pyramid
 from histo_nb.slide import Slide
 
 STATISTICS = {"mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2], "variance": [0.04, 0.04, 0.04]}

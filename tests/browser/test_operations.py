@@ -15,9 +15,9 @@ from histo_nb.running.serve import serve_dashboards
 from histo_nb.scanning.console import ScannerConsole
 from histo_nb.scanning.drivers import ScanSpec
 from histo_nb.scanning.intake import IntakeSpec, receive
-from histo_nb.scanning.label import patient_name
 from histo_nb.scanning.verify import verify_slides
-from histo_nb.scanning.virtual import Fault, VirtualScanner, write_scan
+from histo_nb.scanning.virtual.label import patient_name
+from histo_nb.scanning.virtual.scanner import Fault, VirtualScanner, write_scan
 
 pytestmark = [
     pytest.mark.browser,

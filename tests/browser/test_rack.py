@@ -19,8 +19,8 @@ pytestmark = [
 CELL = """
 from histo_nb.home import open_home
 from histo_nb.scanning.console import ScannerConsole
-from histo_nb.scanning.rack import RackSpec, fill_rack
-from histo_nb.scanning.virtual import Fault, VirtualScanner
+from histo_nb.scanning.virtual.rack import RackSpec, fill_rack
+from histo_nb.scanning.virtual.scanner import Fault, VirtualScanner
 from histo_nb.widgets.rack_panel import show_rack
 
 rack = fill_rack(RackSpec(patients_per_class=1, width_um=1500, height_um=1200))

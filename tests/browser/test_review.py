@@ -23,7 +23,7 @@ from histo_nb.home import Home, open_home
 from histo_nb.inference.regions import find_regions
 from histo_nb.inference.result import SlideResult, write_result
 from histo_nb.running.serve import DashboardServer, serve_dashboards
-from histo_nb.scanning.pyramid import PyramidSpec, write_pyramid
+from histo_nb.scanning.virtual.pyramid import PyramidSpec, write_pyramid
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = [  # a quiet browser: nothing of its own on the network

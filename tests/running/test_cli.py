@@ -17,7 +17,7 @@ from histo_nb.running.cli import main
 from histo_nb.running.notebook import check_parameters, has_errors, run_notebook
 from histo_nb.scanning.console import scan_rack
 from histo_nb.scanning.drivers import ScanSpec
-from histo_nb.scanning.virtual import write_scan
+from histo_nb.scanning.virtual.scanner import write_scan
 
 
 def call(*arguments: object) -> Result:

@@ -21,7 +21,7 @@ from histo_nb.home import Home, open_home
 from histo_nb.scanning.console import TWIN, UNREAD, ScannerConsole, scan_rack
 from histo_nb.scanning.drivers import Scan, ScanSpec
 from histo_nb.scanning.slots import ENDED, SlotState, scanned_slides
-from histo_nb.scanning.virtual import Fault, VirtualScanner
+from histo_nb.scanning.virtual.scanner import Fault, VirtualScanner
 
 KINDS = ("jam", "barcode", "focus", "connection")
 

@@ -7,7 +7,7 @@ from counts import count
 from damage import CODECS, DAMAGES, write_slide
 
 from histo_nb.errors import IncompleteError, SlideError
-from histo_nb.scanning.structure import check_structure
+from histo_nb.scanning.structure.check import check_structure
 
 COUNTS = {
     "truncation": count(quick=8, full=22),

@@ -5,10 +5,10 @@ import pytest
 import shapely
 
 from histo_nb.errors import SpecError
-from histo_nb.scanning.defects import DEFECTS, FlawedGlass, spoil_glass
-from histo_nb.scanning.drawn import DrawnGlass, DrawnSpec, draw_glass
-from histo_nb.scanning.glass import GLASS_RGB, Glass
-from histo_nb.scanning.rack import RackSpec, fill_rack
+from histo_nb.scanning.virtual.defects import DEFECTS, FlawedGlass, spoil_glass
+from histo_nb.scanning.virtual.drawn import DrawnGlass, DrawnSpec, draw_glass
+from histo_nb.scanning.virtual.glass import GLASS_RGB, Glass
+from histo_nb.scanning.virtual.rack import RackSpec, fill_rack
 
 MPP = 2.0
 

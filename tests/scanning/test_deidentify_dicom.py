@@ -14,8 +14,8 @@ from pydicom.uid import generate_uid
 
 from histo_nb.errors import SlideError
 from histo_nb.scanning.deidentify import deidentify
-from histo_nb.scanning.deidentify_dicom import deidentify_series
-from histo_nb.scanning.dicom_series import check_instance, check_series, read_instance
+from histo_nb.scanning.dicom.deidentify import deidentify_series
+from histo_nb.scanning.dicom.series import check_instance, check_series, read_instance
 from histo_nb.scanning.intake import IntakeSpec, receive
 
 FAMILY = NAME.split("^")[0]

@@ -12,10 +12,10 @@ from glasses import PlaneGlass, waves
 from turbojpeg_there import needs_turbojpeg
 
 from histo_nb.errors import HistoError, MppError, SlideError, StorageError
-from histo_nb.scanning.dicom_convert import NO_TURBOJPEG, to_dicom
-from histo_nb.scanning.dicom_series import check_instance, check_scale, check_series
+from histo_nb.scanning.dicom.convert import NO_TURBOJPEG, to_dicom
+from histo_nb.scanning.dicom.series import check_instance, check_scale, check_series
 from histo_nb.scanning.drivers import ScanSpec
-from histo_nb.scanning.virtual import write_scan
+from histo_nb.scanning.virtual.scanner import write_scan
 
 NAME = "MUSTERMANN-ERIKA"
 
@@ -125,7 +125,7 @@ ctypes.util.find_library = lambda name: None
 turbojpeg.DEFAULT_LIB_PATHS.clear()
 from pathlib import Path
 from histo_nb.errors import HistoError
-from histo_nb.scanning.dicom_convert import to_dicom
+from histo_nb.scanning.dicom.convert import to_dicom
 try:
     to_dicom(Path({str(scan)!r}), Path({str(tmp_path / "series")!r}))
 except HistoError as error:

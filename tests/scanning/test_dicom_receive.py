@@ -20,12 +20,12 @@ from dicoms import write_instance, write_series
 from pydicom import dcmread
 
 from histo_nb.errors import HistoError, SpecError
-from histo_nb.scanning.bytefile import ByteFile
-from histo_nb.scanning.dicom_keeper import Keeper
-from histo_nb.scanning.dicom_receive import DicomReceiver
-from histo_nb.scanning.dicom_series import read_instance
-from histo_nb.scanning.dicom_spool import DUPLICATE, FULL, MISMATCH, STORED, Incoming, Spool
-from histo_nb.scanning.dicom_walk import DicomFile
+from histo_nb.scanning.dicom.keeper import Keeper
+from histo_nb.scanning.dicom.receiver import DicomReceiver
+from histo_nb.scanning.dicom.series import read_instance
+from histo_nb.scanning.dicom.spool import DUPLICATE, FULL, MISMATCH, STORED, Incoming, Spool
+from histo_nb.scanning.dicom.walk import DicomFile
+from histo_nb.scanning.structure.bytefile import ByteFile
 
 PEERS = Path(__file__).parents[1] / "dicom_peers.py"
 QUICK = {"quiet_s": 0.3, "poll_s": 0.05, "allowed": [TITLE]}
@@ -156,8 +156,7 @@ def test_sender_that_goes_on_to_another_slide_has_sent_the_first(home, series, t
         association = associate(receiver.port)
         for path in (*series, other):
             association.send_c_store(dcmread(path))
-        wait_for(lambda: n_slides(home) == 1)
-        assert len(spooled(home)) == 1
+        wait_for(lambda: n_slides(home) == 1 and len(spooled(home)) == 1)
         association.release()
         wait_for(lambda: n_slides(home) == 2)
 

@@ -17,7 +17,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import generate_uid
 
 from histo_nb.errors import IncompleteError, SlideError
-from histo_nb.scanning.dicom_series import (
+from histo_nb.scanning.dicom.series import (
     check_instance,
     check_scale,
     check_series,

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from histo_nb.annotations import read_geojson, write_geojson
 from histo_nb.errors import SpecError
-from histo_nb.scanning.drawing.areas import ACROSS_UM
-from histo_nb.scanning.drawing.brushes import KINDS, REACH_UM, make_brushes
-from histo_nb.scanning.drawn import BLOCK_PX, DrawnGlass, DrawnSpec, draw_glass
-from histo_nb.scanning.glass import GLASS_RGB, Glass
+from histo_nb.scanning.virtual.drawing.areas import ACROSS_UM
+from histo_nb.scanning.virtual.drawing.brushes import KINDS, REACH_UM, make_brushes
+from histo_nb.scanning.virtual.drawn import BLOCK_PX, DrawnGlass, DrawnSpec, draw_glass
+from histo_nb.scanning.virtual.glass import GLASS_RGB, Glass
 
 SMALL = DrawnSpec(size_um=(4800, 3600))
 
@@ -63,7 +63,7 @@ def test_other_scales_are_pure_too(glass: DrawnGlass, mpp: float) -> None:
 def test_blocks_join_without_a_seam(glass: DrawnGlass, monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = (4 * BLOCK_PX[0], 11 * BLOCK_PX[1])
     usual = glass.look(x, y, size=(512, 512), mpp=0.5)
-    monkeypatch.setattr("histo_nb.scanning.drawn.BLOCK_PX", (384, 320))
+    monkeypatch.setattr("histo_nb.scanning.virtual.drawn.BLOCK_PX", (384, 320))
     otherwise = glass.look(x, y, size=(512, 512), mpp=0.5)
     assert np.abs(usual.astype(int) - otherwise).max() <= 1
 

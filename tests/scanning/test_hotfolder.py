@@ -21,7 +21,7 @@ from histo_nb.home import open_home
 from histo_nb.scanning.drivers import ScanSpec
 from histo_nb.scanning.hotfolder import HotFolder, HotFolderSpec, watch_folder
 from histo_nb.scanning.intake import Arrival, IntakeSpec, receive
-from histo_nb.scanning.virtual import write_scan
+from histo_nb.scanning.virtual.scanner import write_scan
 
 QUIET_S = count(quick=1, full=4)
 NOISE = 3.0  # s, beside the quiet time, in which a whole slide is filed

@@ -14,7 +14,7 @@ from histo_nb.scanning.deidentify import check_nameless, deidentify
 from histo_nb.scanning.drivers import ScanSpec
 from histo_nb.scanning.identity import show_identity, tag
 from histo_nb.scanning.intake import IntakeSpec, receive
-from histo_nb.scanning.virtual import write_scan
+from histo_nb.scanning.virtual.scanner import write_scan
 
 PERSON = "MUSTERMANN^MARIA"
 BARCODE = "HN-2026-777123"

@@ -19,7 +19,7 @@ from histo_nb.scanning import intake
 from histo_nb.scanning.drivers import ScanSpec
 from histo_nb.scanning.intake import IntakeSpec, correct_slide, receive, release, take_in
 from histo_nb.scanning.probe import probe_slide
-from histo_nb.scanning.virtual import write_scan
+from histo_nb.scanning.virtual.scanner import write_scan
 
 HOSTILE = [
     "slides/git_lfs_pointer_default.svs",

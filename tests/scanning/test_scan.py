@@ -14,10 +14,10 @@ from histo_nb.annotations import Annotation, read_geojson
 from histo_nb.errors import DatasetError, SpecError
 from histo_nb.scanning.console import scan_rack
 from histo_nb.scanning.drivers import ScanSpec
-from histo_nb.scanning.glass import GLASS_RGB, Glass
-from histo_nb.scanning.laid import LaidGlass, LaySpec, lay_glasses, read_labelled_images
-from histo_nb.scanning.rack import RackSpec, fill_rack
-from histo_nb.scanning.virtual import write_scan
+from histo_nb.scanning.virtual.glass import GLASS_RGB, Glass
+from histo_nb.scanning.virtual.laid import LaidGlass, LaySpec, lay_glasses, read_labelled_images
+from histo_nb.scanning.virtual.rack import RackSpec, fill_rack
+from histo_nb.scanning.virtual.scanner import write_scan
 from histo_nb.slide import Slide
 
 WIDTH, HEIGHT = 1300, 900

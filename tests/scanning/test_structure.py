@@ -19,13 +19,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from histo_nb.errors import IncompleteError, SlideError
-from histo_nb.scanning import bytefile, zero_runs
-from histo_nb.scanning.bytefile import ByteFile
-from histo_nb.scanning.drawn import DrawnSpec, draw_glass
 from histo_nb.scanning.drivers import ScanSpec
-from histo_nb.scanning.structure import check_structure
-from histo_nb.scanning.tiff_walk import walk_tiff
-from histo_nb.scanning.virtual import write_scan
+from histo_nb.scanning.structure import bytefile, zero_runs
+from histo_nb.scanning.structure.bytefile import ByteFile
+from histo_nb.scanning.structure.check import check_structure
+from histo_nb.scanning.structure.tiff_walk import walk_tiff
+from histo_nb.scanning.virtual.drawn import DrawnSpec, draw_glass
+from histo_nb.scanning.virtual.scanner import write_scan
 
 RGB = {"photometric": "rgb", "metadata": None}
 

@@ -10,7 +10,7 @@ from histo_nb.errors import CatalogError
 from histo_nb.scanning.drivers import ScanSpec
 from histo_nb.scanning.intake import receive
 from histo_nb.scanning.verify import verify_slides
-from histo_nb.scanning.virtual import write_scan
+from histo_nb.scanning.virtual.scanner import write_scan
 
 
 @pytest.fixture

@@ -13,13 +13,13 @@ from PIL import Image, ImageCms
 
 from histo_nb.errors import ScannerError, SpecError
 from histo_nb.files import hash_file
-from histo_nb.scanning import stitching
-from histo_nb.scanning.drawn import DrawnSpec, draw_glass
 from histo_nb.scanning.drivers import ScanSpec
-from histo_nb.scanning.glass import Bump
-from histo_nb.scanning.label import decode_label, patient_name, take_label
-from histo_nb.scanning.optics import JITTER_PX, OVERLAP_PX, STRIP_PX, Camera
-from histo_nb.scanning.virtual import Fault, VirtualScanner, write_scan
+from histo_nb.scanning.virtual import stitching
+from histo_nb.scanning.virtual.drawn import DrawnSpec, draw_glass
+from histo_nb.scanning.virtual.glass import Bump
+from histo_nb.scanning.virtual.label import decode_label, patient_name, take_label
+from histo_nb.scanning.virtual.optics import JITTER_PX, OVERLAP_PX, STRIP_PX, Camera
+from histo_nb.scanning.virtual.scanner import Fault, VirtualScanner, write_scan
 from histo_nb.slide import Slide
 
 WIDTH, HEIGHT = 1500, 5 * STRIP_PX

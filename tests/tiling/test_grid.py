@@ -11,7 +11,7 @@ from histo_nb.errors import MppError, NoTissueError, SlideError, SpecError
 from histo_nb.masking.tissue import MaskSpec, TissueMask, mask_path, write_mask
 from histo_nb.scanning.console import scan_rack
 from histo_nb.scanning.drivers import ScanSpec
-from histo_nb.scanning.virtual import write_scan
+from histo_nb.scanning.virtual.scanner import write_scan
 from histo_nb.slide import Slide
 from histo_nb.tiling.grid import TileSpec, tile_slide, tile_slides
 

@@ -11,7 +11,7 @@ from PIL import Image
 from histo_nb.home import Home
 from histo_nb.scanning.console import UNREAD, ScannerConsole
 from histo_nb.scanning.slots import SlotState
-from histo_nb.scanning.virtual import Fault, VirtualScanner
+from histo_nb.scanning.virtual.scanner import Fault, VirtualScanner
 from histo_nb.widgets.rack_panel import RackPanel, rack_words, show_rack, slot_words
 
 GLASSES = [PlaneGlass(waves(600, 500, phase=i), patient_id=f"Maria-{i}") for i in range(3)]

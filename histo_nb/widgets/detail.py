@@ -1,5 +1,6 @@
 """What a viewer asks of a slide: an overview, and any rectangle at the screen's resolution."""
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,8 +8,12 @@ from typing import Any
 
 import cv2
 
+from histo_nb.errors import HistoError
+from histo_nb.home import Home
 from histo_nb.slide import Slide
 from histo_nb.widgets.palette import encode_jpeg
+
+log = logging.getLogger(__name__)
 
 OVERVIEW_PX = 1600  # longest side, about; 300 kB of JPEG
 AS_STORED_PX = (900, 2400)  # a stored level of such a longest side is taken as it is
@@ -84,4 +89,17 @@ def read_overview(slide: Slide) -> bytes:
     stored = [side for side in sides if least <= side <= most]
     side = min(stored, key=lambda side: abs(side - OVERVIEW_PX), default=OVERVIEW_PX)
     pixels, _ = slide.thumbnail(mpp=slide.slide_mpp * max(slide.size) / side)
+    return encode_jpeg(pixels, quality=JPEG_QUALITY)
+
+
+def small_picture(home: Home, slide_id: str, *, longest_px: int) -> bytes:
+    """Return a JPEG of a whole slide, about `longest_px` on its longest side; b"" if unreadable."""
+    try:
+        row = home.catalog.slide(slide_id)
+        with Slide(row["slide_path"], slide_mpp=row["slide_mpp"]) as slide:
+            mpp = row["slide_mpp"] * max(slide.size) / longest_px
+            pixels, _ = slide.thumbnail(mpp=mpp)
+    except HistoError:
+        log.exception("slide %s cannot be shown", slide_id)
+        return b""
     return encode_jpeg(pixels, quality=JPEG_QUALITY)

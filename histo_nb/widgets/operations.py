@@ -16,17 +16,15 @@ import traitlets
 from histo_nb.errors import HistoError
 from histo_nb.home import Home
 from histo_nb.scanning.intake import IntakeSpec, release
-from histo_nb.slide import Slide
+from histo_nb.widgets.detail import small_picture
 from histo_nb.widgets.newest import Newest
 from histo_nb.widgets.page import make_page
-from histo_nb.widgets.palette import encode_jpeg
 from histo_nb.widgets.viewer import script, style
 
 log = logging.getLogger(__name__)
 
 PICTURE_PX = 240  # longest side of a slide's picture
 PICTURES = 24  # of the latest slides; older ones of the day are counted only
-JPEG_QUALITY = 80
 ROWS = 50  # entries of a list that are sent to the page
 TROUBLE = {
     "slot failed": "A slide could not be scanned",
@@ -79,18 +77,8 @@ class Operations(anywidget.AnyWidget):  # type: ignore[misc]
         for entry in self.facts.get("slides", []):
             slide_id = entry["slide_id"]
             if slide_id not in self.pictures:
-                self.pictures = self.pictures | {slide_id: self._read_picture(slide_id)}
-
-    def _read_picture(self, slide_id: str) -> bytes:
-        try:
-            row = self._home.catalog.slide(slide_id)
-            with Slide(row["slide_path"], slide_mpp=row["slide_mpp"]) as slide:
-                mpp = row["slide_mpp"] * max(slide.size) / PICTURE_PX
-                pixels, _ = slide.thumbnail(mpp=mpp)
-        except HistoError:
-            log.exception("slide %s cannot be shown", slide_id)
-            return b""
-        return encode_jpeg(pixels, quality=JPEG_QUALITY)
+                picture = small_picture(self._home, slide_id, longest_px=PICTURE_PX)
+                self.pictures = self.pictures | {slide_id: picture}
 
     def _receive(self, _: Any, message: dict[str, Any], __: list[memoryview]) -> None:
         if message.get("kind") == "refresh":

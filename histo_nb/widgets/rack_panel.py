@@ -14,15 +14,13 @@ import traitlets
 from histo_nb.errors import HistoError, ScannerError
 from histo_nb.scanning.console import ScannerConsole
 from histo_nb.scanning.slots import ENDED, SlotState, State
-from histo_nb.slide import Slide
+from histo_nb.widgets.detail import small_picture
 from histo_nb.widgets.newest import Newest
-from histo_nb.widgets.palette import encode_jpeg
 from histo_nb.widgets.viewer import script, style
 
 log = logging.getLogger(__name__)
 
 PICTURE_PX = 320  # longest side of a slot's picture; twice what the page shows, for fine screens
-JPEG_QUALITY = 80
 WORDS = {"filing": "being filed", "known": "scanned before"}  # other states say it themselves
 
 
@@ -69,18 +67,8 @@ class RackPanel(anywidget.AnyWidget):  # type: ignore[misc]
         self.rack = rack_words(self._console)
         self.slots = [slot_words(slot) for slot in slots]
         for slide_id in {slot.slide_id for slot in slots if slot.slide_id} - set(self.pictures):
-            self.pictures = self.pictures | {slide_id: self._read_picture(slide_id)}
-
-    def _read_picture(self, slide_id: str) -> bytes:
-        try:
-            row = self._console.home.catalog.slide(slide_id)
-            with Slide(row["slide_path"], slide_mpp=row["slide_mpp"]) as slide:
-                mpp = row["slide_mpp"] * max(slide.size) / PICTURE_PX
-                pixels, _ = slide.thumbnail(mpp=mpp)
-        except HistoError:
-            log.exception("slide %s cannot be shown", slide_id)
-            return b""
-        return encode_jpeg(pixels, quality=JPEG_QUALITY)
+            picture = small_picture(self._console.home, slide_id, longest_px=PICTURE_PX)
+            self.pictures = self.pictures | {slide_id: picture}
 
     def _receive(self, _: Any, message: dict[str, Any], __: list[memoryview]) -> None:
         kind, slot = message.get("kind"), message.get("slot")

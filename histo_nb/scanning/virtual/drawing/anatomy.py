@@ -64,8 +64,11 @@ def grow_anatomy(rng: np.random.Generator, areas: np.ndarray, classes: Sequence[
 
 def _ragged(rng: np.random.Generator, soft: np.ndarray) -> np.ndarray:
     """Return a soft mask with a torn edge: its slope is wide, so noise moves the outline."""
-    noise = smooth_noise(rng, soft.shape, 40 / MAP_UM)
-    return np.clip(soft + 45 * noise * (soft > 8) * (soft < 247), 0, 255).astype(np.uint8)
+    torn = smooth_noise(rng, soft.shape, 40 / MAP_UM)
+    torn *= 45  # in place: the raster is the largest of all
+    torn[(soft <= 8) | (soft >= 247)] = 0
+    torn += soft
+    return np.clip(torn, 0, 255, out=torn).astype(np.uint8)
 
 
 def _modulation(

@@ -30,8 +30,11 @@ def refine(mask: np.ndarray, times: int) -> np.ndarray:
 def depth_um(mask: np.ndarray) -> np.ndarray:
     """Return the distance (µm) of each cell inside a soft mask at `MAP_UM` to its edge."""
     inside = (mask > 127).astype(np.uint8)
+    depth = cv2.distanceTransform(inside, cv2.DIST_L2, 5)
     # where a mask has no edge at all OpenCV answers with its largest number
-    return np.asarray(cv2.distanceTransform(inside, cv2.DIST_L2, 5).clip(max=1e6) * MAP_UM)
+    np.minimum(depth, 1e6, out=depth)
+    depth *= MAP_UM
+    return np.asarray(depth)
 
 
 def lookup(

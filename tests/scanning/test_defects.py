@@ -65,7 +65,8 @@ def test_an_empty_slide_is_bare_and_claims_nothing(glass):
     empty = spoil_glass(glass, "empty")
     assert (look(empty) == GLASS_RGB).all()
     assert empty.truth() == []
-    assert empty.barcode == glass.barcode
+    assert empty.barcode != glass.barcode, "a console would not scan it after the other"
+    assert empty.barcode == spoil_glass(glass, "empty").barcode
 
 
 def test_tissue_reaches_over_the_border_and_its_truth_ends_there(glass):

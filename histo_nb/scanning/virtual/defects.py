@@ -15,7 +15,7 @@ import shapely.affinity
 
 from histo_nb.annotations import Annotation
 from histo_nb.errors import SpecError
-from histo_nb.scanning.virtual.glass import GLASS_RGB, Bump, Glass
+from histo_nb.scanning.virtual.glass import GLASS_RGB, Bump, Glass, make_barcode
 
 GLASS = np.array(GLASS_RGB, np.float32)
 INKS = ((30, 70, 150), (25, 110, 60), (20, 20, 25))  # RGB of pens: blue, green, black
@@ -36,6 +36,8 @@ class Flaw:
 def spoil_glass(glass: Glass, defect: str, *, seed: int = 0) -> Glass:
     """Return a glass slide with one of `DEFECTS`; the same arguments give the same pixels.
 
+    It has a label of its own, so that a console does not know it by the unspoilt one's.
+
     Raises
     ------
     SpecError
@@ -43,11 +45,14 @@ def spoil_glass(glass: Glass, defect: str, *, seed: int = 0) -> Glass:
     """
     check_defects((defect,))
     if defect == "empty":
-        return EmptyGlass(glass)
-    if defect == "border":
-        return CroppedGlass(glass)
-    rng = np.random.default_rng((seed, zlib.crc32(f"{glass.barcode} {defect}".encode())))
-    return FlawedGlass(glass, _MAKERS[defect](rng, glass))
+        spoilt: _Spoilt = EmptyGlass(glass)
+    elif defect == "border":
+        spoilt = CroppedGlass(glass)
+    else:
+        rng = np.random.default_rng((seed, zlib.crc32(f"{glass.barcode} {defect}".encode())))
+        spoilt = FlawedGlass(glass, _MAKERS[defect](rng, glass))
+    spoilt.barcode = make_barcode(glass.barcode, defect, seed)
+    return spoilt
 
 
 def check_defects(defects: Sequence[str]) -> None:

@@ -247,7 +247,9 @@ class Catalog:
         with self._reading() as connection:
             result = connection.execute(query)
             names = list(result.keys())
-            return pd.DataFrame(result.all(), columns=names, dtype=object).infer_objects()
+            table = pd.DataFrame(result.all(), columns=names, dtype=object)
+        numbers = table.infer_objects().select_dtypes("number")
+        return table.where(table.notna(), None).assign(**numbers)  # unknown text stays None
 
     @contextmanager
     def _reading(self) -> Iterator[sa.Connection]:

@@ -168,10 +168,12 @@ def copy_hashed(source: Path, target: Path) -> str:
 
 def publish(path: Path, target: Path) -> Path:
     """Rename a whole file or folder to its final name, whatever lay there, and return the name."""
-    if target.is_dir():
-        shutil.rmtree(target)
+    retired = _beside(target)
+    if target.is_dir():  # set aside first: deleting it takes time, and a kill would leave half
+        target.rename(retired)
     path.rename(target)
     sync(target.parent)
+    shutil.rmtree(retired, ignore_errors=True)
     return target
 
 
@@ -229,8 +231,12 @@ def hash_content(content: Any) -> str:
 
 
 def check_free_space(folder: Path, needed: int) -> None:
-    """Raise `StorageError` unless `folder`'s disk has `needed` bytes and a tenth more."""
-    free = shutil.disk_usage(folder).free
+    """Raise `StorageError` unless `folder`'s disk has `needed` bytes and a tenth more.
+
+    A folder, or a file in one, that does not exist yet is looked for where it will be made.
+    """
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(there).free
     if free < 1.1 * needed:
         raise StorageError(
             f"{folder} has {free / 1e9:.2f} GB free, about {needed / 1e9:.2f} GB are needed; "

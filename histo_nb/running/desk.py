@@ -11,6 +11,7 @@ from typing import Any
 import click
 import pandas as pd
 
+from histo_nb.errors import CatalogError, MppError
 from histo_nb.home import Home
 from histo_nb.running.report import command
 
@@ -69,6 +70,9 @@ def release(home: Home, quarantine_ids: tuple[str, ...], **spec: Any) -> dict[st
     from histo_nb.scanning.intake import IntakeSpec
     from histo_nb.scanning.intake import release as release_slide
 
+    unknown = sorted(set(quarantine_ids) - set(home.catalog.refusals().quarantine_id))
+    if unknown:  # before any is released
+        raise CatalogError(f"no slide {unknown[0]} in quarantine; see `histo-nb quarantine`")
     slide_ids, failures = [], []
     for name in quarantine_ids:
         arrival = release_slide(name, home, spec=IntakeSpec(**spec))
@@ -187,7 +191,13 @@ def to_dicom(home: Home, slide_id: str, folder: Path) -> dict[str, Any]:
     """Convert a slide to a DICOM series, without label and macro."""
     from histo_nb.scanning.dicom.convert import to_dicom as convert
 
-    return {"path": convert(Path(home.catalog.slide(slide_id)["slide_path"]), folder)}
+    row = home.catalog.slide(slide_id)
+    if row["mpp_source"] == "given":
+        raise MppError(
+            f"{slide_id} has its µm/px from a person, and the converter takes them from the file; "
+            "write the true value into the file, and take it in again"
+        )
+    return {"path": convert(Path(row["slide_path"]), folder)}
 
 
 def slide_list(rows: pd.DataFrame) -> dict[str, Any]:

@@ -6,6 +6,7 @@ just before the process was killed is scanned again: the same bytes, which intak
 """
 
 import logging
+import re
 import secrets
 import threading
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from histo_nb.catalog import now
-from histo_nb.errors import CatalogError, HistoError, ScannerError
+from histo_nb.errors import CatalogError, HistoError, ScannerError, StorageError
 from histo_nb.files import staging
 from histo_nb.home import Home
 from histo_nb.scanning.drivers import Scanner, ScanSpec
@@ -280,12 +281,17 @@ class ScannerConsole:
 
     def _scan_once(self, slot: SlotState, barcode: str | None) -> SlotState:
         with staging(self.home.staging) as folder:
-            scan = self._scanner.scan_slot(
-                slot.slot,
-                folder,
-                spec=self._spec,
-                progress=lambda share: self._progress(slot.slot, share),
-            )
+            try:
+                scan = self._scanner.scan_slot(
+                    slot.slot,
+                    folder,
+                    spec=self._spec,
+                    progress=lambda share: self._progress(slot.slot, share),
+                )
+            except StorageError as error:  # it names the scanner's file, maybe by a barcode
+                file = re.escape(str(folder)) + ".*?(?=: |$)"
+                said = re.sub(file, f"the scan of slot {slot.slot}", str(error))
+                raise StorageError(said) from None
             slot = replace(slot, state="filing", progress=1.0)
             self._put(slot)
             return file_scan(slot, scan, self.home, source=self._scanner.name, barcode=barcode)
@@ -309,7 +315,10 @@ class ScannerConsole:
         with self._lock:
             self._working, self._status, self._trouble = False, "needs attention", trouble
             cut_off = [slot for slot in self.slots if slot.state in ("scanning", "filing")]
-            self._slots |= {s.slot: replace(s, state="waiting", progress=0.0) for s in cut_off}
+            self._slots |= {
+                s.slot: replace(s, state="waiting", progress=0.0, attempts=max(s.attempts, 1))
+                for s in cut_off
+            }
         try:
             for slot in cut_off:
                 self._put(self._at(slot.slot))

@@ -11,7 +11,7 @@ from typing import Any
 
 import tifffile
 
-from histo_nb.errors import SlideError
+from histo_nb.errors import SlideError, StorageError
 from histo_nb.files import check_free_space, writing, writing_folder
 from histo_nb.home import Home
 from histo_nb.scanning.identity import identity_words
@@ -39,12 +39,15 @@ def deidentify(slide_id: str, home: Home, target: Path) -> Path:
     """
     row = home.catalog.slide(slide_id)
     source, words = Path(row["slide_path"]), identity_words(home, slide_id)
-    check_free_space(target.absolute().parent, row["n_bytes"])
+    if target.exists():
+        raise StorageError(f"{target} exists already; choose another name")
+    check_free_space(target, row["n_bytes"])
     if source.suffix == ".dcm":
         from histo_nb.scanning.dicom.deidentify import deidentify_series  # noqa: PLC0415
 
         with writing_folder(target) as folder:
-            deidentify_series(sorted(source.parent.glob("*.dcm")), folder)
+            own = home.catalog.slide_files([slide_id]).name
+            deidentify_series(sorted(home.slides / name for name in own), folder)
             check_nameless(sorted(folder.iterdir()), words)
     elif source.suffix in (".svs", ".tif", ".tiff"):
         with writing(target) as file:

@@ -16,8 +16,8 @@ MAX_INI_BYTES = 1 << 20  # of Slidedat.ini and .vms; real ones have some 50 kB
 class FileSet:
     """All files of one slide; `names` is how each is called in the home, below one folder.
 
-    The names tell nothing of the original ones, which may name a patient. A VMS slide keeps its
-    names, since its main file refers to them.
+    The names tell nothing of the original ones, which may name a patient. Only the companions of
+    a VMS slide keep theirs, since its main file refers to them.
     """
 
     main: Path
@@ -46,11 +46,22 @@ def gather(path: Path) -> FileSet:
     Raises
     ------
     SlideError
-        There is no such file.
+        There is no such file, or what lies there cannot be read.
     IncompleteError
         A companion that the main file names is not there.
     """
-    path = Path(path)
+    try:
+        return _gather(Path(path))
+    except FileNotFoundError as error:
+        raise IncompleteError(f"{Path(path).name} or a file of it went away just now") from error
+    except OSError as error:
+        raise SlideError(
+            f"{Path(path).name} or a file that it names cannot be read ({error.strerror}); "
+            "look at its permissions and its disk, or copy it again"
+        ) from error
+
+
+def _gather(path: Path) -> FileSet:
     if path.is_dir():
         return _dicom_series(path, None)
     if not path.is_file():
@@ -111,7 +122,7 @@ def _hamamatsu(path: Path) -> FileSet:
         raise SlideError(f"{path.name} lists no images; it is no Hamamatsu VMS slide")
     _check_there(path, path.parent, listed)
     names = list(dict.fromkeys(listed))
-    return FileSet(path, (path, *(path.parent / n for n in names)), (path.name, *names))
+    return FileSet(path, (path, *(path.parent / n for n in names)), ("slide.vms", *names))
 
 
 def series_mains(folder: Path) -> list[Path]:

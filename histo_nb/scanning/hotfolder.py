@@ -36,6 +36,7 @@ MAX_DEPTH = 6  # folders below the watched one; scanners make one a day, or one 
 DIGESTS = {".sha256": "sha256", ".md5": "md5"}  # sidecars that scanners write
 MAX_SIDECAR_BYTES = 4096
 HASH_CHUNK = 1 << 22
+RETRY_S = 30.0  # after the catalogue did not take a slide
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +50,7 @@ class HotFolderSpec:
 
     def __post_init__(self) -> None:
         check_positive(poll_s=self.poll_s, stale_s=self.stale_s)
-        if self.quiet_s < 0:
+        if not self.quiet_s >= 0:
             raise SpecError(f"quiet_s={self.quiet_s:g} must be 0 or more")
 
 
@@ -61,6 +62,7 @@ class _Candidate:
     checked: object = None  # state of its files that was found not to be whole
     reason: str = "it is still being written"
     asked: object = None  # signature that the catalogue was asked for
+    retry_at: float = 0.0  # clock
     told: bool = False
     done: bool = False
 
@@ -78,8 +80,14 @@ class HotFolder:
     ) -> None:
         self.folder = Path(folder)
         self.spec = spec or HotFolderSpec()
+        if home.root.absolute().is_relative_to(self.folder.absolute()):
+            raise SpecError(
+                f"folder={self.folder} holds the home itself; choose a folder beside it"
+            )
         self._home = home
         self._now = now
+        place = tag(home, str(self.folder.absolute()))[:4]  # a home may have several hot folders
+        self.source = f"{self.spec.slide.source} {place}"
         self._candidates: dict[Path, _Candidate] = {}
         self._troubles: set[str] = set()
         self._shown: dict[str, str] | None = None
@@ -93,11 +101,15 @@ class HotFolder:
             return
         self._over("the hot folder cannot be read; it is looked for again")
         self._candidates = {path: c for path in paths if (c := self._candidates.get(path))}
-        for path in paths:
-            arrival = self._look_at(path)
-            if arrival:
-                yield arrival
-        self._show()
+        away = "the catalogue cannot be read; the hot folder waits for it"
+        try:
+            for path in paths:
+                if arrival := self._look_again_at(path):
+                    yield arrival
+            self._over(away)
+            self._show()
+        except CatalogError as error:
+            self._tell(away, error)
 
     def waiting(self) -> dict[str, str]:
         """Return what each slide waits for, by its tag."""
@@ -107,17 +119,19 @@ class HotFolder:
             if not candidate.done
         }
 
+    def _look_again_at(self, path: Path) -> Arrival | None:
+        try:
+            return self._look_at(path)
+        except OSError:  # it went away, or cannot be read just now
+            return None
+
     def _look_at(self, path: Path) -> Arrival | None:
         try:
             fileset, missing = gather(path), None
         except SlideError as error:
             fileset, missing = single(path), error
-        try:
-            signature = fileset.signature()
-        except OSError:  # it went away, or cannot be read yet
-            return None
-        candidate = self._note(path, signature)
-        if self._handled(candidate, fileset):
+        candidate = self._note(path, fileset.signature())
+        if self._handled(candidate):
             return None
         if not self._complete(fileset, candidate, missing):
             self._report_stale(path, candidate)
@@ -133,30 +147,37 @@ class HotFolder:
             known.reason = "it is still being written"
         return known
 
-    def _handled(self, candidate: _Candidate, fileset: FileSet) -> bool:
+    def _handled(self, candidate: _Candidate) -> bool:
         """Say whether the slide, as it is now, was taken or refused before, by whomever."""
         if candidate.asked != candidate.signature:
             candidate.asked = candidate.signature
-            known = self._home.catalog.find_arrival(fingerprint(self._home, fileset))
+            arrived = fingerprint(self._home, candidate.signature)
+            known = self._home.catalog.find_arrival(arrived)
             candidate.done = known is not None
         return candidate.done
 
     def _complete(
         self, fileset: FileSet, candidate: _Candidate, missing: SlideError | None
     ) -> bool:
-        """Say whether a slide is whole: its checksum decides, else rest and structure do."""
-        sidecar = _sidecar(fileset.main)
-        state = (candidate.signature, sidecar and sidecar.stat().st_mtime_ns)
-        if state == candidate.checked:  # it was looked at as it is now
-            return False
+        """Say whether a slide is whole: checksums of all its files decide, else rest and structure.
+
+        A series or slide of several files must look whole too: a checksum tells nothing of a file
+        that is still to come.
+        """
+        sidecars = [path for path in map(_sidecar, fileset.files) if path]
+        checked = len(sidecars) == len(fileset.files)
+        state = (candidate.signature, tuple(path.stat().st_mtime_ns for path in sidecars))
+        if state == candidate.checked or self._now() < candidate.retry_at:
+            return False  # it was looked at as it is now
         if not all(os.access(path, os.R_OK) for path in fileset.files):
             candidate.reason = "it may not be read"
         elif isinstance(missing, IncompleteError):
             candidate.reason = "some of its files are not there yet"
-        elif sidecar:
+        elif checked:
             candidate.checked = state
             candidate.reason = "its bytes are not yet those of its checksum file"
-            return _agrees(fileset.main, sidecar)
+            agree = all(map(_agrees, fileset.files, sidecars))
+            return agree and (len(sidecars) == 1 or self._is_whole(fileset))
         elif self._now() - candidate.changed_at >= self.spec.quiet_s:
             candidate.checked = state
             candidate.reason = "it is not whole yet"
@@ -188,6 +209,7 @@ class HotFolder:
             return None
         except CatalogError as error:  # it says otherwise of this slide, or is away
             candidate.reason = "the catalogue does not take it"
+            candidate.retry_at = self._now() + RETRY_S
             self._tell("a slide of the hot folder is not taken by the catalogue", error)
             return None
         except (SlideError, OSError):  # it changed or went away just now
@@ -206,7 +228,7 @@ class HotFolder:
         """Leave what waits in the catalogue, for the operations page; only when it changed."""
         waiting = self.waiting()
         if waiting != self._shown:
-            self._home.catalog.put_waiting(self.spec.slide.source, waiting)
+            self._home.catalog.put_waiting(self.source, waiting)
             self._shown = waiting
 
     def _tell(self, trouble: str, error: Exception) -> None:
@@ -250,7 +272,7 @@ def watch_folder(
                     break
             stop.wait(hot.spec.poll_s)
     finally:
-        home.catalog.put_waiting(hot.spec.slide.source, {})
+        home.catalog.put_waiting(hot.source, {})
 
 
 def _mains(folder: Path) -> Iterator[Path]:

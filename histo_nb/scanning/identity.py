@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from histo_nb.errors import CatalogError
-from histo_nb.files import publish, staging, sync, write_json
+from histo_nb.files import publish, staging, storage_errors, sync, write_json
 from histo_nb.home import Home
 
 TAG_DIGITS = 12  # 48 bits: two of a million slides share one with a chance of 1 in 500
@@ -42,16 +42,16 @@ def put_identity(home: Home, name: str, folder: Path, facts: Mapping[str, Any]) 
     publish(folder, home.identity / name)
 
 
-def file_name(home: Home, name: str) -> str | None:
-    """Return the name that the file of a slide or a refused file had; None = unknown."""
+def kept_facts(home: Home, name: str) -> dict[str, Any]:
+    """Return the `file_name` and `barcode` of a slide or refused file, for the desk's own use."""
     path = home.identity / name / FACTS
-    return json.loads(path.read_text()).get("file_name") if path.is_file() else None
+    facts: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    return facts
 
 
 def identity_words(home: Home, name: str) -> list[str]:
     """Return the words by which a slide's copies can be searched for its patient."""
-    path = home.identity / name / FACTS
-    facts = json.loads(path.read_text()) if path.is_file() else {}
+    facts = kept_facts(home, name)
     stem = Path(facts.get("file_name") or "").stem
     return [word for word in (stem, facts.get("barcode") or "") if len(word) >= LEAST_WORD]
 
@@ -63,6 +63,8 @@ def show_identity(home: Home, name: str, folder: Path) -> dict[str, Any]:
     ------
     CatalogError
         There is nothing of that name.
+    StorageError
+        `folder` cannot be written.
     """
     kept = home.identity / name
     if not (kept / FACTS).is_file():
@@ -70,11 +72,11 @@ def show_identity(home: Home, name: str, folder: Path) -> dict[str, Any]:
             f"nothing is kept of {name}; name a slide (`histo-nb slides`) or a refused file "
             "(`histo-nb quarantine`)"
         )
-    home.catalog.note("identity shown", name)
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    images = [Path(shutil.copy(path, folder)) for path in sorted(kept.glob("*.png"))]
-    facts: dict[str, Any] = json.loads((kept / FACTS).read_text())
-    return facts | {"images": [str(path) for path in images]}
+    with storage_errors(folder):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        home.catalog.note("identity shown", name)
+        images = [Path(shutil.copy(path, folder)) for path in sorted(kept.glob("*.png"))]
+    return kept_facts(home, name) | {"images": [str(path) for path in images]}
 
 
 def forget_identity(home: Home, name: str) -> None:

@@ -5,7 +5,9 @@ what was checked is what is kept. Then one rename and one transaction file it; w
 process is killed at, the next intake of the same file ends as if nothing had happened.
 """
 
+import errno
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -29,7 +31,7 @@ from histo_nb.files import (
 from histo_nb.geometry import check_slide_mpp
 from histo_nb.home import Home
 from histo_nb.scanning.fileset import FileSet, find_slides, gather, single
-from histo_nb.scanning.identity import file_name, forget_identity, put_identity, tag
+from histo_nb.scanning.identity import forget_identity, kept_facts, put_identity, tag
 from histo_nb.scanning.probe import Verify, probe_slide
 
 REASON = "reason.json"
@@ -48,6 +50,8 @@ class IntakeSpec:
     def __post_init__(self) -> None:
         if self.verify not in get_args(Verify):
             raise SpecError(f"verify={self.verify!r} must be one of {get_args(Verify)}")
+        if self.slide_mpp is not None:
+            check_slide_mpp(self.slide_mpp, where="the value given")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +103,7 @@ def receive(
     try:
         fileset = gather(Path(path))
     except SlideError as error:
-        if not Path(path).is_file():
+        if not os.path.isfile(path):  # noqa: PTH113 - a name too long for one is none
             raise
         fileset, broken = single(Path(path)), error
     with staging(home.staging) as folder:
@@ -109,15 +113,16 @@ def receive(
             raise IncompleteError(f"{fileset.main.name} changed while it was copied; wait for it")
         job = _Job(home, spec, fileset, folder, files)
         arrival = _known(job) or _examine(job, broken, truth=truth, barcode=barcode)
+    # of what was copied: who replaces the file from here on brings another slide
     home.catalog.put_arrival(
-        fingerprint(home, fileset), arrival.slide_id or arrival.quarantine_id or ""
+        fingerprint(home, before), arrival.slide_id or arrival.quarantine_id or ""
     )
     return arrival
 
 
-def fingerprint(home: Home, fileset: FileSet) -> str:
-    """Return what stands for a slide's place, size and time in the catalogue's `arrivals`."""
-    return tag(home, json.dumps(fileset.signature()))
+def fingerprint(home: Home, signature: object) -> str:
+    """Return what stands for `FileSet.signature` in the catalogue's `arrivals`."""
+    return tag(home, json.dumps(signature))
 
 
 def take_in(
@@ -159,15 +164,16 @@ def release(quarantine_id: str, home: Home, *, spec: IntakeSpec | None = None) -
     waiting = home.catalog.refusals()
     rows = waiting[waiting.quarantine_id == quarantine_id].to_dict("records")
     folder = home.quarantine / quarantine_id
-    if not rows or not folder.is_dir():
+    main = _main_file(folder)
+    if not rows or main is None:
         raise CatalogError(f"no slide {quarantine_id} in quarantine; see `histo-nb quarantine`")
     spec = spec or IntakeSpec()
     patient_id = spec.patient_id or rows[0]["patient_id"]
     spec = replace(spec, source=str(rows[0]["source"]), patient_id=patient_id)
-    arrival = receive(_main_file(folder), home, spec=spec)
+    arrival = receive(main, home, spec=spec, barcode=kept_facts(home, quarantine_id).get("barcode"))
     if arrival.slide_id:
         home.catalog.release(quarantine_id, arrival.slide_id)
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)
         forget_identity(home, quarantine_id)
     return arrival
 
@@ -210,6 +216,11 @@ class _Job:
         return hash_content([[file["name"], file["sha256"]] for file in self.files])
 
     @property
+    def is_one_file(self) -> bool:
+        """Filed as one file; DICOM never: OpenSlide looks through the folder it lies in."""
+        return len(self.files) == 1 and self.main.suffix != ".dcm"
+
+    @property
     def paths(self) -> list[Path]:
         return [self.folder / "slide" / file["name"] for file in self.files]
 
@@ -221,7 +232,8 @@ class _Job:
 def _expand(paths: Sequence[Path]) -> list[Path]:
     slides: list[Path] = []
     for path in map(Path, paths):
-        slides += find_slides(path) if path.is_dir() else [path]
+        is_folder = os.path.isdir(path)  # noqa: PTH112 - a name too long for one is none
+        slides += find_slides(path) if is_folder else [path]
     return slides
 
 
@@ -242,6 +254,13 @@ def _copy(fileset: FileSet, folder: Path, home: Home) -> list[dict[str, Any]]:
             sha256 = copy_hashed(source, target)
         except FileNotFoundError as error:
             raise IncompleteError(f"{source.name} went away while it was taken in") from error
+        except OSError as error:
+            if error.errno != errno.EIO and os.access(source, os.R_OK):
+                raise  # the copy cannot be written
+            raise SlideError(
+                f"{source.name} cannot be read ({error.strerror}); look at its permissions and "
+                "its disk, then take it in again"
+            ) from error
         files.append({"name": name, "sha256": sha256, "n_bytes": target.stat().st_size})
     return files
 
@@ -261,7 +280,23 @@ def _known(job: _Job) -> Arrival | None:
                 f"{job.fileset.main.name} was filed before as {slide_id} with {name}={row[name]}, "
                 f"now {name}={given} was given; change it with `histo-nb correct {slide_id}`"
             )
+    _restore(job, slide_id)
     return Arrival(slide_id=slide_id, new=False)
+
+
+def _restore(job: _Job, slide_id: str) -> None:
+    """Bring a stored slide back from these same bytes if it is damaged or gone."""
+    home = job.home
+    kept = home.catalog.slide_files([slide_id])
+    whole = kept.damage.isna().all() and all((home.slides / name).is_file() for name in kept.name)
+    if whole:
+        return
+    target = _target(job, home.slides, slide_id)
+    with storage_errors(home.slides):
+        publish(job.main if job.is_one_file else job.folder / "slide", target)
+    for file in _filed_names(job, target, home):
+        home.catalog.note_verified(slide_id, file["name"], damage=None)
+    home.catalog.note("slide brought back", slide_id)
 
 
 def _examine(
@@ -293,15 +328,15 @@ def _file(
     words: dict[str, Any],
     truth: Sequence[Annotation],
 ) -> Arrival:
-    home, slide_id = job.home, f"S-{job.sha256[:10]}"
+    home, slide_id = job.home, _free_id(job)
     target = _target(job, home.slides, slide_id)
     truth_path = home.truth / f"{slide_id}.geojson" if truth else None
     with storage_errors(home.slides):
         put_identity(home, slide_id, identity, words)
         if truth_path:
             publish(write_geojson(list(truth), job.folder / "truth.geojson"), truth_path)
-        publish(job.main if len(job.files) == 1 else job.folder / "slide", target)
-    main = target if len(job.files) == 1 else target / job.fileset.main_name
+        publish(job.main if job.is_one_file else job.folder / "slide", target)
+    main = target if job.is_one_file else target / job.fileset.main_name
     row = {
         "slide_id": slide_id,
         "patient_id": job.spec.patient_id,
@@ -322,10 +357,19 @@ def _file(
     return Arrival(slide_id=slide_id)
 
 
+def _free_id(job: _Job) -> str:
+    """Return the slide's name: the start of its hash, longer where another slide's is the same."""
+    taken = set(job.home.catalog.slides_since("").slide_id)
+    names = (f"S-{job.sha256[:digits]}" for digits in (10, 20, 64))
+    return next(name for name in names if name not in taken)
+
+
 def _filed_names(job: _Job, target: Path, home: Home) -> list[dict[str, Any]]:
-    one = len(job.files) == 1
     folder = target.relative_to(home.slides)
-    return [{**file, "name": str(folder if one else folder / file["name"])} for file in job.files]
+    return [
+        {**file, "name": str(folder if job.is_one_file else folder / file["name"])}
+        for file in job.files
+    ]
 
 
 def _refuse(job: _Job, error: SlideError, identity: Path, words: dict[str, Any]) -> Arrival:
@@ -333,8 +377,12 @@ def _refuse(job: _Job, error: SlideError, identity: Path, words: dict[str, Any])
     reason = _without_names(str(error), job, quarantine_id)
     with storage_errors(home.quarantine):
         put_identity(home, quarantine_id, identity, words)
-        write_json(job.folder / "slide" / REASON, {"step": error.step, "reason": reason})
-        publish(job.folder / "slide", home.quarantine / quarantine_id)
+        kept = home.quarantine / quarantine_id
+        there = kept.is_dir()  # the same bytes: they stay, maybe they are the only copy
+        write_json((kept if there else job.folder / "slide") / REASON,
+                   {"step": error.step, "reason": reason})  # fmt: skip
+        if not there:
+            publish(job.folder / "slide", kept)
     home.catalog.put_refusal(
         {
             "quarantine_id": quarantine_id,
@@ -350,24 +398,26 @@ def _refuse(job: _Job, error: SlideError, identity: Path, words: dict[str, Any])
 
 def _without_names(text: str, job: _Job, quarantine_id: str) -> str:
     """Return a reason that says the quarantine's name wherever a path or file name stood."""
-    for hidden in (str(job.main), job.main.name, str(job.fileset.main), job.fileset.main.name):
-        text = text.replace(hidden, quarantine_id)
+    originals = [job.fileset.main, *job.fileset.files]
+    for path in (job.main, *originals, *job.paths):
+        for hidden in (str(path), path.name):
+            text = text.replace(hidden, quarantine_id)
     return text.replace(str(job.folder), "").replace(str(job.fileset.main.parent), "")
 
 
 def _target(job: _Job, folder: Path, slide_id: str) -> Path:
-    return folder / (slide_id + (job.main.suffix if len(job.files) == 1 else ""))
+    return folder / (slide_id + (job.main.suffix if job.is_one_file else ""))
 
 
 def _original_name(job: _Job) -> str:
     parent = job.fileset.main.parent
     if parent.parent == job.home.quarantine:  # released: it has been here before
-        return file_name(job.home, parent.name) or ""
+        return kept_facts(job.home, parent.name).get("file_name") or ""
     return job.fileset.main.name.encode("utf-8", "backslashreplace").decode()
 
 
-def _main_file(folder: Path) -> Path:
-    """Return the main file of a slide in quarantine."""
-    files = sorted(p for p in folder.iterdir() if p.is_file() and p.name != REASON)
+def _main_file(folder: Path) -> Path | None:
+    """Return the main file of a slide in quarantine; None if it is not there."""
+    files = sorted(p for p in folder.glob("*") if p.is_file() and p.name != REASON)
     mains = [p for p in files if p.suffix in (".mrxs", ".vms")]
-    return (mains or files)[0]
+    return next(iter(mains or files), None)

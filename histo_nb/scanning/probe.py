@@ -89,7 +89,8 @@ def probe_slide(
 
 
 def _ask_child(asked: dict[str, Any], name: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", "histo_nb.scanning.probe"]
+    # -P: a file named like a module, in the folder we were started in, is not imported
+    command = [sys.executable, "-P", "-m", "histo_nb.scanning.probe"]
     wall_s = WALL_PER_CPU * asked["cpu_s"]
     try:
         child = subprocess.run(

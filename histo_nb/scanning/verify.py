@@ -7,9 +7,12 @@ from typing import Any
 import pandas as pd
 from tqdm.auto import tqdm
 
+from histo_nb.errors import SpecError
 from histo_nb.failures import FAILURE_COLUMNS
 from histo_nb.files import hash_file
 from histo_nb.home import Home
+
+MAX_DAYS = 36_500
 
 
 def verify_slides(
@@ -27,6 +30,8 @@ def verify_slides(
     """
     if slide_ids:
         home.catalog.slides(slide_ids)  # names that are wrong are an error, not an empty answer
+    if not 0 <= older_than_days <= MAX_DAYS:
+        raise SpecError(f"older_than_days={older_than_days:g} must be 0–{MAX_DAYS}")
     before = (datetime.now(UTC) - timedelta(days=older_than_days)).isoformat()
     files = home.catalog.slide_files(slide_ids)
     due = files[files.verified_at.isna() | (files.verified_at.astype(str) < before)]

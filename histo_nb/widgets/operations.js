@@ -98,7 +98,13 @@ function render({ model, el }) {
     markBusy();
   }
   function fillPictures() {
-    for (const [name, jpeg] of Object.entries(model.get("pictures"))) {
+    const pictures = model.get("pictures");
+    for (const [name, address] of addresses) {
+      if (name in pictures) continue;
+      URL.revokeObjectURL(address);
+      addresses.delete(name);
+    }
+    for (const [name, jpeg] of Object.entries(pictures)) {
       if (addresses.has(name) || !jpeg.byteLength) continue;
       addresses.set(name, URL.createObjectURL(new Blob([jpeg], { type: "image/jpeg" })));
     }

@@ -31,7 +31,7 @@ TROUBLE = {
     "scanner needs attention": "The scanner needs attention",
     "file incomplete": "A file in the hot folder does not become whole",
     "series incomplete": "A DICOM series does not become whole",
-    "hot folder in trouble": "The hot folder cannot be read",
+    "hot folder in trouble": "The hot folder is in trouble",
     "slide damaged": "A stored slide is damaged",
 }
 
@@ -74,8 +74,9 @@ class Operations(anywidget.AnyWidget):  # type: ignore[misc]
         return self._examining.wait(timeout_s) and self._painting.wait(timeout_s)
 
     def _paint(self) -> None:
-        for entry in self.facts.get("slides", []):
-            slide_id = entry["slide_id"]
+        shown = [entry["slide_id"] for entry in self.facts.get("slides", [])]
+        self.pictures = {name: self.pictures[name] for name in shown if name in self.pictures}
+        for slide_id in shown:
             if slide_id not in self.pictures:
                 picture = small_picture(self._home, slide_id, longest_px=PICTURE_PX)
                 self.pictures = self.pictures | {slide_id: picture}
@@ -93,7 +94,7 @@ class Operations(anywidget.AnyWidget):  # type: ignore[misc]
     def _release(self, quarantine_id: str, slide_mpp: float | None) -> None:
         try:
             arrival = release(quarantine_id, self._home, spec=IntakeSpec(slide_mpp=slide_mpp))
-        except HistoError as error:
+        except (HistoError, OSError) as error:
             self.message = f"{quarantine_id} stays in quarantine. {error}"
         else:
             self.message = (

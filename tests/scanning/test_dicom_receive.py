@@ -424,10 +424,13 @@ def test_many_associations_at_once_are_all_accepted(home):
 
     def talk(_: int) -> bool:
         association = associate(receiver.port)
+        association.dul._run_loop_delay = 0.1  # 200 busy senders in one process starve the receiver
+        association.network_timeout = None
         everyone_is_in.wait()
         answered = association.is_established and association.send_c_echo().Status == 0
         association.release()
         return answered
 
-    with DicomReceiver(home, **QUICK) as receiver, ThreadPoolExecutor(n) as pool:
+    patient = QUICK | {"timeout_s": 300}  # the first wait for the last
+    with DicomReceiver(home, **patient) as receiver, ThreadPoolExecutor(n) as pool:
         assert all(pool.map(talk, range(n)))

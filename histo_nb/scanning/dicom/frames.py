@@ -68,7 +68,7 @@ def _encapsulated_frames(
     if len(items) < 2:
         raise IncompleteError(f"{name} is not whole: it has no frames; {AGAIN}")
     starts, ends = items[1:].T
-    offsets = _read_table(dicom, found, items[0])
+    offsets = _read_table(dicom, found, items[0], instance.n_frames)
     if offsets is None:
         offsets = starts - starts[0]
     firsts = np.minimum(np.searchsorted(starts, offsets + starts[0]), len(starts) - 1)
@@ -90,16 +90,19 @@ def _encapsulated_frames(
 
 
 def _read_table(
-    dicom: DicomFile, found: dict[int, Element], basic: np.ndarray
+    dicom: DicomFile, found: dict[int, Element], basic: np.ndarray, n_frames: int
 ) -> np.ndarray | None:
-    """Return the offsets of the frames as the file's table says them; None = there is none."""
+    """Return the offsets of the frames as the file's table says them; None = there is none.
+
+    At most one more than there are frames.
+    """
     start, end, kind = int(basic[0]), int(basic[1]), "<u4"
     if element := found.get(EXTENDED_OFFSETS):
         start, end, kind = element.start, element.end, "<u8"
     size = np.dtype(kind).itemsize
     if end - start < size:
         return None
-    raw = dicom.file.read(start, (end - start) // size * size)
+    raw = dicom.file.read(start, min((end - start) // size, n_frames + 1) * size)
     offsets = np.frombuffer(raw, kind)
     return np.minimum(offsets, dicom.file.size).astype(np.int64)
 

@@ -13,6 +13,7 @@ from histo_nb.scanning.dicom.walk import PIXEL_DATA, DicomFile, Element
 from histo_nb.scanning.structure.bytefile import AGAIN, ByteFile
 from histo_nb.scanning.structure.tiff_images import MAX_LEVEL_PX, MAX_UNIT_PX
 
+MAX_FRAMES = 1 << 21  # a file; 2 million of 256² px are a slide of 370,000² px
 WSI_CLASS = "1.2.840.10008.5.1.4.1.1.77.1.6"  # VL Whole Slide Microscopy Image Storage
 IMPLICIT, EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
 JPEG_BASELINE = "1.2.840.10008.1.2.4.50"
@@ -246,6 +247,11 @@ def _first_decimal(
 def _check_claims(instance: Instance) -> None:
     """Refuse what would make a reader ask for more memory than a slide needs."""
     width, height = instance.size
+    if instance.n_frames > MAX_FRAMES:
+        raise SlideError(
+            f"{instance.path.name} claims {instance.n_frames:,} frames, more than any slide; "
+            "it is damaged"
+        )
     tile_px = instance.tile[0] * instance.tile[1]
     if width * height > MAX_LEVEL_PX or tile_px > MAX_UNIT_PX:
         raise SlideError(

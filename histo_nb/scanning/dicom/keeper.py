@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from histo_nb.errors import CatalogError, HistoError, IncompleteError, SlideError, StorageError
+from histo_nb.errors import CatalogError, IncompleteError, SlideError, StorageError
 from histo_nb.files import hash_file
 from histo_nb.home import Home
 from histo_nb.scanning.dicom.series import check_scale, check_series
@@ -60,7 +60,7 @@ class Keeper:
         while not stop.wait(poll_s):
             try:
                 self.look()
-            except (HistoError, OSError) as error:
+            except Exception as error:  # the port is open: what is acknowledged must be filed
                 log.warning("received series wait: %s", type(error).__name__)
 
     def look(self) -> None:
@@ -69,15 +69,21 @@ class Keeper:
         found = self._spool.series()
         self._waiting = {uid: state for uid, state in self._waiting.items() if uid in found}
         for uid, paths in found.items():
-            state = self._note(uid, paths)
-            if self._is_ready(uid, paths, state):
-                self._hand_over(uid, paths, state)
-            self._report_stale(uid, state)
+            try:
+                self._look_at(uid, paths)
+            except OSError as error:  # the other series do not wait for this one
+                log.warning("a received series waits: %s", error.strerror)
         self._show()
+
+    def _look_at(self, uid: str, paths: Sequence[Path]) -> None:
+        state = self._note(uid, paths)
+        if self._is_ready(uid, paths, state):
+            self._hand_over(uid, paths, state)
+        self._report_stale(uid, state)
 
     def waiting(self) -> list[tuple[str, str]]:
         """Return what each series waits for, by its tag; nothing of it names a patient."""
-        return [(tag(self._home, uid), state.reason) for uid, state in self._waiting.items()]
+        return [(tag(self._home, uid), state.reason) for uid, state in list(self._waiting.items())]
 
     def _note(self, uid: str, paths: Sequence[Path]) -> _Waiting:
         signature, clock = tuple((path, path.stat().st_ino) for path in paths), self._now()

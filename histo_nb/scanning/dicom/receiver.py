@@ -214,7 +214,11 @@ class _alone:  # noqa: N801 - used as a function
     def __enter__(self) -> None:
         if not _ONE.acquire(blocking=False):
             raise HistoError("this process receives DICOM already; stop that receiver first")
-        self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError:
+            _ONE.release()
+            raise
         try:
             fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

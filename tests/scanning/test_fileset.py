@@ -57,12 +57,6 @@ def test_a_mirax_slide_without_a_part_is_incomplete(mirax, missing):
 def test_a_hamamatsu_slide_is_what_its_file_lists(hamamatsu):
     names = gather(hamamatsu).names
     assert names == ("slide.vms", "a(0,0).jpg", "a(1,0).jpg", "a_map.jpg", "a.opt")
-        "slide.vms",
-        "a(0,0).jpg",
-        "a(1,0).jpg",
-        "a_map.jpg",
-        "a.opt",
-    )
     assert list(find_slides(hamamatsu.parent)) == [hamamatsu]
     (hamamatsu.parent / "a(1,0).jpg").unlink()
     with pytest.raises(IncompleteError, match="lacks 1 of its 4 files"):

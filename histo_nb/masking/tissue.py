@@ -1,7 +1,6 @@
 """Finds tissue on a thumbnail: a threshold method, then morphology in µm."""
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,13 @@ from histo_nb.failures import over_slides
 from histo_nb.files import writing
 from histo_nb.geometry import check_positive
 from histo_nb.home import Home
+from histo_nb.masking.artefacts import drop_lines, find_pen, find_unscanned, keep_large
+from histo_nb.masking.methods import METHODS
+from histo_nb.masking.quality import Quality, measure_quality, measure_sharpness
 from histo_nb.slide import Slide
 
-FAINTEST_SATURATION = 14  # of 255; bare glass and paper-white stay below
-FAINTEST_GREY_STEP = 10  # of 255; tissue is at least this much darker than glass
+FOCUS_MPP, COARSEST_FOCUS_MPP = 2.0, 3.0  # µm/px; coarser pictures are sharp wherever they are
+MOST_FOCUS_PX = 60_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +34,7 @@ class MaskSpec:
     close_um: float = 60.0  # gaps narrower than this are tissue: lumina, fat, cracks
     min_speck_um2: float = 20_000.0  # smaller islands go
     min_hole_um2: float = 20_000.0  # smaller holes are filled
+    without_pen: bool = True  # leave out what ink covers
 
     def __post_init__(self) -> None:
         check_positive(mask_mpp=self.mask_mpp)
@@ -69,49 +72,8 @@ class TissueMask:
         return x, y, right - x, bottom - y
 
 
-def otsu_saturation(rgb: np.ndarray) -> np.ndarray:
-    """Return where colour is stronger than Otsu's threshold: stain is coloured, glass is grey.
-
-    Parameters
-    ----------
-    rgb
-        (H, W, 3) uint8.
-
-    Returns
-    -------
-    (H, W) bool; empty where nothing on the slide is coloured.
-    """
-    saturation = cv2.medianBlur(cv2.cvtColor(rgb, cv2.COLOR_RGB2HSV)[..., 1], 5)
-    threshold, _ = cv2.threshold(saturation, 0, 255, cv2.THRESH_OTSU)
-    return saturation > max(threshold, FAINTEST_SATURATION)
-
-
-def otsu_grey(rgb: np.ndarray) -> np.ndarray:
-    """Return where the slide is darker than Otsu's threshold; finds unstained dark tissue too.
-
-    Parameters
-    ----------
-    rgb
-        (H, W, 3) uint8.
-
-    Returns
-    -------
-    (H, W) bool; empty where nothing is darker than glass.
-    """
-    grey = cv2.medianBlur(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), 5)
-    threshold, _ = cv2.threshold(grey, 0, 255, cv2.THRESH_OTSU)
-    glass = float(np.percentile(grey, 99))
-    return grey < min(threshold, glass - FAINTEST_GREY_STEP)
-
-
-METHODS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "otsu_saturation": otsu_saturation,
-    "otsu_grey": otsu_grey,
-}
-
-
 def find_tissue(rgb: np.ndarray, *, mpp: float, spec: MaskSpec) -> np.ndarray:
-    """Return the tissue of a thumbnail at `mpp` µm/px: threshold, open, close, specks, holes.
+    """Return the tissue of a thumbnail at `mpp` µm/px: threshold, open, close, specks, holes, ink.
 
     Parameters
     ----------
@@ -122,7 +84,9 @@ def find_tissue(rgb: np.ndarray, *, mpp: float, spec: MaskSpec) -> np.ndarray:
     -------
     (H, W) bool. Source: CN 113887377 A [0068].
     """
-    return clean_mask(METHODS[spec.method](rgb), mpp=mpp, spec=spec)
+    found = METHODS[spec.method](rgb, mpp=mpp) & ~find_unscanned(rgb)
+    cleaned = clean_mask(drop_lines(found, mpp=mpp), mpp=mpp, spec=spec)
+    return cleaned & ~find_pen(rgb, mpp=mpp) if spec.without_pen else cleaned
 
 
 def clean_mask(mask: np.ndarray, *, mpp: float, spec: MaskSpec) -> np.ndarray:
@@ -134,18 +98,9 @@ def clean_mask(mask: np.ndarray, *, mpp: float, spec: MaskSpec) -> np.ndarray:
             disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width))
             padded = cv2.copyMakeBorder(cleaned, width, width, width, width, cv2.BORDER_REPLICATE)
             cleaned = cv2.morphologyEx(padded, operation, disc)[width:-width, width:-width]
-    kept = _drop_small(cleaned, spec.min_speck_um2 / mpp**2)
-    holes = _drop_small(1 - kept, spec.min_hole_um2 / mpp**2)
+    kept = keep_large(cleaned, spec.min_speck_um2 / mpp**2)
+    holes = keep_large(1 - kept, spec.min_hole_um2 / mpp**2)
     return holes == 0
-
-
-def _drop_small(mask: np.ndarray, min_area_px: float) -> np.ndarray:
-    _, parts, stats, _ = cv2.connectedComponentsWithStats(
-        np.ascontiguousarray(mask), connectivity=4
-    )
-    keep = stats[:, cv2.CC_STAT_AREA] >= min_area_px
-    keep[0] = False
-    return keep[parts].astype(np.uint8)
 
 
 def mask_slide(slide: Slide, *, spec: MaskSpec) -> TissueMask:
@@ -159,6 +114,22 @@ def mask_slide(slide: Slide, *, spec: MaskSpec) -> TissueMask:
     return TissueMask(array & scanned, downsample, slide_mpp)
 
 
+def measure_slide(slide: Slide, mask: TissueMask) -> Quality:
+    """Measure the quality of an open slide whose tissue is known.
+
+    Sharpness is measured at about 2 µm/px; on slides too large for that it is unknown.
+    """
+    thumbnail, downsample = slide.thumbnail(mpp=mask.downsample * mask.slide_mpp)
+    area_um2 = slide.size[0] * slide.size[1] * mask.slide_mpp**2
+    focus_mpp = max(FOCUS_MPP, (area_um2 / MOST_FOCUS_PX) ** 0.5)
+    sharpness = None
+    if focus_mpp <= COARSEST_FOCUS_MPP:
+        fine, at = slide.thumbnail(mpp=focus_mpp)
+        sharpness = measure_sharpness(fine, mask.array, mpp=at * mask.slide_mpp)
+    mpp = downsample * mask.slide_mpp
+    return measure_quality(thumbnail, mask.array, mpp=mpp, sharpness=sharpness)
+
+
 def mask_slides(
     home: Home, slide_ids: list[str], *, spec: MaskSpec | None = None
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -166,14 +137,16 @@ def mask_slides(
 
     Returns
     -------
-    One row a slide (`slide_id, mask_path, tissue_mm2, tissue_fraction, method`), and failures; a
-    slide without tissue is a failure, since nothing can follow from it.
+    One row a slide (`slide_id, mask_path, tissue_mm2, tissue_fraction, method`, the measures of
+    `Quality`, and `quality_flags`, what is wrong in words), and failures; a slide without tissue
+    is a failure, since nothing can follow from it.
     """
     spec = spec or MaskSpec()
 
     def work(row: dict[str, Any]) -> dict[str, Any]:
         with Slide(row["slide_path"], slide_mpp=row["slide_mpp"]) as slide:
             mask = mask_slide(slide, spec=spec)
+            quality = measure_slide(slide, mask)
         path = write_mask(mask, mask_path(home, row["slide_id"]), spec=spec)
         if not mask.array.any():
             other = next(name for name in METHODS if name != spec.method)
@@ -187,6 +160,8 @@ def mask_slides(
             "tissue_mm2": mask.tissue_mm2,
             "tissue_fraction": float(mask.array.mean()),
             "method": spec.method,
+            **asdict(quality),
+            "quality_flags": ", ".join(quality.flags()),
         }
 
     made, failures = over_slides(home.catalog.slides(slide_ids), work, step="masking")

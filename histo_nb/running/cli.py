@@ -137,7 +137,12 @@ def slides(home: Home) -> dict[str, Any]:
 
 @command(main)
 @SLIDES
-@click.option("--method", default="otsu_saturation", show_default=True, help="Or otsu_grey.")
+@click.option(
+    "--method",
+    default="otsu_saturation",
+    show_default=True,
+    help="Or otsu_grey, hysteresis, stain_density.",
+)
 def mask(home: Home, slide_ids: tuple[str, ...], method: str) -> dict[str, Any]:
     """Find the tissue of slides (all by default)."""
     from histo_nb.masking.tissue import MaskSpec, mask_slides

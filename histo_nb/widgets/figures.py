@@ -12,7 +12,8 @@ from matplotlib.patches import Patch, Rectangle
 from histo_nb.annotations import Annotation
 from histo_nb.inference.regions import make_heatmap
 from histo_nb.inference.result import SlideResult
-from histo_nb.masking.tissue import METHODS, MaskSpec, TissueMask, clean_mask
+from histo_nb.masking.methods import METHODS
+from histo_nb.masking.tissue import MaskSpec, TissueMask, clean_mask
 from histo_nb.slide import Slide
 
 # Okabe and Ito's palette: told apart with any kind of colour vision
@@ -51,7 +52,7 @@ def show_image(image: np.ndarray, *, mpp: float, title: str = "", ax: Axes | Non
 
 def show_mask_steps(thumbnail: np.ndarray, *, mpp: float, spec: MaskSpec) -> np.ndarray:
     """Draw thumbnail, threshold, cleaned mask and its outline; return the (1, 4) Axes."""
-    raw = METHODS[spec.method](thumbnail)
+    raw = METHODS[spec.method](thumbnail, mpp=mpp)
     mask = clean_mask(raw, mpp=mpp, spec=spec)
     _, axes = plt.subplots(1, 4, figsize=(16, 3.6), squeeze=False)
     show_image(thumbnail, mpp=mpp, title="thumbnail", ax=axes[0, 0])

@@ -9,8 +9,8 @@ from glasses import PlaneGlass, bare
 from PIL import Image
 
 from histo_nb.errors import NoTissueError, SlideError, SpecError
+from histo_nb.masking.methods import METHODS
 from histo_nb.masking.tissue import (
-    METHODS,
     MaskSpec,
     TissueMask,
     clean_mask,

@@ -1,0 +1,159 @@
+"""What a data scientist should look at before trusting a slide: numbers, and flags made of them.
+
+Nothing is dropped here: flags are columns, the caller decides.
+"""
+
+from dataclasses import dataclass, fields
+
+import cv2
+import numpy as np
+
+from histo_nb.masking.artefacts import find_pen, find_unscanned
+
+BORDER_UM = 40.0  # along the rim of the scanned area
+DARKER = 1.75  # × the tissue's median optical density: a fold has twice of it
+MOST_GREY = 0.6  # lowest over highest density of the channels; of H&E it is 0.3–0.5
+FOLD_UM2 = 15_000.0  # smaller dark spots are nuclei, pigment or blood
+FOCUS_UM = 250.0  # side of the cells in which sharpness is measured
+SOFT = 0.45  # × the slide's own median sharpness: out of focus
+
+
+@dataclass(frozen=True, kw_only=True)
+class QualityRule:
+    """From which value on a slide is flagged."""
+
+    max_pen: float = 0.002  # share of the slide under ink
+    max_fold: float = 0.002  # share of the tissue
+    max_soft: float = 0.02  # share of the tissue that is out of focus
+    max_border: float = 0.02  # share of the scan's rim that is tissue
+    min_density: float = 0.09  # optical density of tissue; paler is faint
+    min_tissue: float = 0.01  # share of the slide
+    max_tissue: float = 0.9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quality:
+    """Measures of one slide; see `QualityRule` for their meaning."""
+
+    pen: float
+    fold: float
+    soft: float  # NaN = not measured
+    border: float
+    density: float  # median over the tissue; 0 without tissue
+    tissue: float
+
+    def flags(self, rule: QualityRule | None = None) -> list[str]:
+        """Return the names of what is wrong, in a fixed order."""
+        rule = rule or QualityRule()
+        wrong = {
+            "pen": self.pen > rule.max_pen,
+            "fold": self.fold > rule.max_fold,
+            "out of focus": self.soft > rule.max_soft,
+            "cut by the scan's border": self.border > rule.max_border,
+            "faint": 0 < self.density < rule.min_density,
+            "almost empty": self.tissue < rule.min_tissue,
+            "almost all tissue": self.tissue > rule.max_tissue,
+        }
+        return [name for name, is_wrong in wrong.items() if is_wrong]
+
+
+MEASURES = tuple(field.name for field in fields(Quality))
+
+
+def measure_quality(
+    rgb: np.ndarray, tissue: np.ndarray, *, mpp: float, sharpness: np.ndarray | None = None
+) -> Quality:
+    """Measure a slide on its thumbnail.
+
+    Parameters
+    ----------
+    rgb
+        (H, W, 3) uint8 at `mpp` µm/px.
+    tissue
+        (H, W) bool.
+    sharpness
+        (rows, columns) of `measure_sharpness`; without it `soft` is not measured.
+    """
+    absorbed = -np.log10((rgb.astype(np.float32) + 1) / 256)
+    absorbed -= np.percentile(absorbed.reshape(-1, 3), 5, axis=0).astype(np.float32)  # glass
+    absorbed = cv2.GaussianBlur(absorbed, (0, 0), 16 / mpp)
+    usual = float(np.median(absorbed[tissue].mean(axis=1))) if tissue.any() else 0.0
+    n_tissue = max(int(tissue.sum()), 1)
+    return Quality(
+        pen=float(find_pen(rgb, mpp=mpp).mean()),
+        fold=float(find_folds(absorbed, tissue, mpp=mpp).sum()) / n_tissue,
+        soft=_soft_share(sharpness),
+        border=_border_share(rgb, tissue, mpp=mpp),
+        density=usual,
+        tissue=float(tissue.mean()),
+    )
+
+
+def find_folds(absorbed: np.ndarray, tissue: np.ndarray, *, mpp: float) -> np.ndarray:
+    """Return where tissue is about twice as dense as usual: it lies there twice over.
+
+    What darkens all colours alike is no dye: the rim of a bubble, a shadow.
+
+    Parameters
+    ----------
+    absorbed
+        (H, W, 3) optical density over glass.
+    """
+    if not tissue.any():
+        return np.zeros_like(tissue)
+    density = absorbed.mean(axis=2)
+    is_dye = absorbed.min(axis=2) < MOST_GREY * absorbed.max(axis=2)
+    dark = tissue & is_dye & (density > DARKER * float(np.median(density[tissue])))
+    _, parts, stats, _ = cv2.connectedComponentsWithStats(dark.astype(np.uint8))
+    keep = stats[:, cv2.CC_STAT_AREA] >= FOLD_UM2 / mpp**2
+    keep[0] = False
+    return keep[parts]
+
+
+def measure_sharpness(rgb: np.ndarray, tissue: np.ndarray, *, mpp: float) -> np.ndarray:
+    """Return the sharpness of each cell of `FOCUS_UM`; NaN where there is little tissue.
+
+    The energy of the Laplacian over that of the picture: contrast and stain cancel out.
+
+    Parameters
+    ----------
+    rgb
+        (H, W, 3) uint8 at `mpp`, finer than 3 µm/px.
+    tissue
+        (h, w) bool over the same area, at any scale.
+    """
+    grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    edges = cv2.Laplacian(grey, cv2.CV_32F) ** 2
+    contrast = (grey - cv2.blur(grey, (15, 15))) ** 2
+    shape = [max(round(side * mpp / FOCUS_UM), 1) for side in grey.shape]
+    size = (shape[1], shape[0])
+    energy, spread, share = (
+        cv2.resize(plane, size, interpolation=cv2.INTER_AREA)
+        for plane in (edges, contrast, tissue.astype(np.float32))
+    )
+    sharp = energy / np.maximum(spread, 1.0)
+    sharp[share < 0.5] = np.nan
+    return np.asarray(sharp)
+
+
+def find_soft(sharpness: np.ndarray) -> np.ndarray:
+    """Return which cells are far less sharp than this slide's own median, (rows, columns) bool."""
+    known = sharpness[~np.isnan(sharpness)]
+    if not known.size:
+        return np.zeros(sharpness.shape, bool)
+    return sharpness < SOFT * float(np.median(known))
+
+
+def _soft_share(sharpness: np.ndarray | None) -> float:
+    if sharpness is None or np.isnan(sharpness).all():
+        return float("nan")
+    return float(find_soft(sharpness).sum() / (~np.isnan(sharpness)).sum())
+
+
+def _border_share(rgb: np.ndarray, tissue: np.ndarray, *, mpp: float) -> float:
+    """Return the share of the scanned area's rim that is tissue."""
+    scanned = (~find_unscanned(rgb)).astype(np.uint8)
+    width = max(2 * round(BORDER_UM / mpp / 2) + 1, 3)
+    inner = cv2.erode(scanned, np.ones((width, width), np.uint8), borderValue=0)
+    rim = (scanned > 0) & (inner == 0)
+    return float(tissue[rim].mean()) if rim.any() else 0.0

@@ -126,7 +126,8 @@ def picture_notebook(browser: Browser, notebook: Path) -> Path:
                     break
                 page.mouse.wheel(0, SCROLL_PX)
                 page.wait_for_timeout(300)
-            page.locator(".jp-RenderedImage img").first.scroll_into_view_if_needed()
+            if page.locator(".jp-RenderedImage img").count():
+                page.locator(".jp-RenderedImage img").first.scroll_into_view_if_needed()
             page.wait_for_timeout(1000)
             page.screenshot(path=PICTURES / "notebook.png")
             page.close()

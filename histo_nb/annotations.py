@@ -1,4 +1,4 @@
-"""Outlines with a class on a slide, as QuPath's GeoJSON: polygons in level-0 px."""
+"""Outlines with a class on a slide: QuPath's GeoJSON, ASAP's XML; polygons in level-0 px."""
 
 import json
 from dataclasses import dataclass, field
@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import shapely
+from defusedxml import DefusedXmlException, ElementTree
 from shapely.geometry import MultiPolygon, Polygon, mapping, shape
 
 from histo_nb.errors import TableError
 from histo_nb.files import write_json
 
 Outline = Polygon | MultiPolygon
+SUFFIXES = (".geojson", ".json", ".xml")
+ASAP_POLYGONS = ("Polygon", "Spline", "Rectangle")  # kinds of ASAP's outlines that have an area
 
 
 @dataclass(frozen=True)
@@ -80,3 +83,54 @@ def _annotation(feature: Any, where: str) -> Annotation:
     if not isinstance(outline, Polygon | MultiPolygon) or outline.is_empty or not outline.is_valid:
         raise TableError(f"{where} is no valid polygon; redraw or remove it")
     return Annotation(outline, str(label), measurements)
+
+
+def read_annotations(path: Path) -> list[Annotation]:
+    """Read outlines in the format that the file's suffix names: GeoJSON, or the XML of ASAP.
+
+    Raises
+    ------
+    TableError
+        As `read_geojson` and `read_asap`.
+    """
+    return read_asap(path) if Path(path).suffix.lower() == ".xml" else read_geojson(path)
+
+
+def read_asap(path: Path) -> list[Annotation]:
+    """Read the outlines of an ASAP file; the class is the group that an outline is part of.
+
+    Raises
+    ------
+    TableError
+        The file is missing or no XML of ASAP, or an outline has no group, is no polygon, or not a
+        valid one. Nothing of the file is taken then.
+    """
+    try:
+        root = ElementTree.parse(Path(path)).getroot()
+    except DefusedXmlException as error:
+        raise TableError(f"{path} declares entities; outlines need none, it is not read") from error
+    except (OSError, ValueError, LookupError, ElementTree.ParseError) as error:
+        raise TableError(f"{path} is not an XML file: {error}") from error
+    if root.tag != "ASAP_Annotations":
+        raise TableError(f"{path} holds no ASAP annotations; save them from ASAP again")
+    found = root.findall("./Annotations/Annotation")
+    return [_asap_outline(entry, f"{path}, annotation {i}") for i, entry in enumerate(found)]
+
+
+def _asap_outline(entry: Any, where: str) -> Annotation:
+    kind, label = entry.get("Type", ""), entry.get("PartOfGroup", "None")
+    if kind not in ASAP_POLYGONS:
+        raise TableError(f"{where} is a {kind or 'thing of no type'}; only outlines with an area "
+                         "label tissue: remove it")  # fmt: skip
+    if label in ("", "None"):
+        raise TableError(f"{where} is part of no group; put it into the group of its class")
+    try:
+        points = sorted(
+            entry.findall("./Coordinates/Coordinate"), key=lambda p: int(p.get("Order"))
+        )
+        outline = Polygon([(float(p.get("X")), float(p.get("Y"))) for p in points])
+    except (TypeError, ValueError, OverflowError, shapely.errors.ShapelyError) as error:
+        raise TableError(f"{where} has no polygon ({error!r}); redraw or remove it") from error
+    if outline.is_empty or not outline.is_valid:
+        raise TableError(f"{where} is no valid polygon; redraw or remove it")
+    return Annotation(outline, label)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shapely.geometry import MultiPolygon
 
-from histo_nb.annotations import Annotation, read_geojson, write_geojson
+from histo_nb.annotations import Annotation, read_annotations, read_geojson, write_geojson
 from histo_nb.errors import TableError
 
 places = st.floats(-1e6, 1e6)
@@ -101,3 +101,61 @@ def test_older_measurements_are_read(tmp_path):
     }
     (tmp_path / "a.geojson").write_text(json.dumps([feature]))
     assert read_geojson(tmp_path / "a.geojson")[0].measurements == {"area_mm2": 2.5}
+
+
+# ------------------------------------------------------------------------------------- ASAP
+def asap(*entries: str) -> str:
+    return (
+        "<ASAP_Annotations><Annotations>" + "".join(entries) + "</Annotations>"
+        '<AnnotationGroups><Group Name="Tumor" PartOfGroup="None"/></AnnotationGroups>'
+        "</ASAP_Annotations>"
+    )
+
+
+def asap_entry(points, *, kind="Polygon", group="Tumor") -> str:
+    coordinates = "".join(
+        f'<Coordinate Order="{i}" X="{x}" Y="{y}"/>' for i, (x, y) in reversed([*enumerate(points)])
+    )
+    return (
+        f'<Annotation Name="A" Type="{kind}" PartOfGroup="{group}">'
+        f"<Coordinates>{coordinates}</Coordinates></Annotation>"
+    )
+
+
+SQUARE = [(0, 0), (10, 0), (10, 10), (0, 10)]
+
+
+@given(st.lists(boxes, max_size=4))
+def test_outlines_of_asap_are_read_exactly(tmp_path_factory, wanted):
+    path = tmp_path_factory.mktemp("asap") / "a.xml"
+    path.write_text(asap(*(asap_entry(box.exterior.coords[:-1]) for box in wanted)))
+    got = read_annotations(path)
+    assert [a.label for a in got] == ["Tumor"] * len(wanted)
+    assert all(a.outline.equals_exact(box) for a, box in zip(got, wanted, strict=True))
+
+
+BOMB = '<!DOCTYPE a [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;">]>' + asap()
+OUTSIDE = '<!DOCTYPE a [<!ENTITY a SYSTEM "file:///etc/passwd">]>' + asap()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (BOMB, "declares entities"),
+        (OUTSIDE, "declares entities"),
+        ("", "not an XML file"),
+        ("<ASAP_Annotations>", "not an XML file"),
+        ("<svg/>", "no ASAP annotations"),
+        (asap(asap_entry(SQUARE, kind="Dot")), "annotation 0 is a Dot"),
+        (asap(asap_entry(SQUARE), asap_entry(SQUARE, group="None")), "annotation 1 is part of no"),
+        (asap(asap_entry(SQUARE[:2])), "no polygon"),
+        (asap(asap_entry([(0, 0), (9, 9), (9, 0), (0, 9)])), "no valid polygon"),
+        (asap(asap_entry([("NaN", 0), (9, 9), (9, 0), (0, 9)])), "no"),
+        (asap(asap_entry([("x", 0), (9, 9), (9, 0)])), "no polygon"),
+    ],
+)
+def test_what_asap_would_not_write_is_refused_by_name(tmp_path, content, said):
+    path = tmp_path / "a.xml"
+    path.write_text(content)
+    with pytest.raises(TableError, match=said):
+        read_annotations(path)

@@ -160,7 +160,7 @@ def mask(home: Home, slide_ids: tuple[str, ...], method: str) -> dict[str, Any]:
 @click.option("--min-label-fraction", default=0.75, show_default=True,
               help="Share of a tile's tissue one class must cover.")  # fmt: skip
 @click.option("--annotations", default=None, type=click.Path(path_type=Path, exists=True),
-              help="Folder of <SLIDE>.geojson outlines from QuPath.")  # fmt: skip
+              help="Folder of <SLIDE>.geojson (QuPath) or .xml (ASAP).")  # fmt: skip
 def tile(
     home: Home,
     slide_ids: tuple[str, ...],

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import shapely
 
-from histo_nb.annotations import Annotation, read_geojson
+from histo_nb.annotations import SUFFIXES, Annotation, read_annotations
 from histo_nb.catalog import account, now
-from histo_nb.errors import SpecError
+from histo_nb.errors import SpecError, TableError
 from histo_nb.home import Home
 from histo_nb.tables import LABELLED_TILES, TILES, check_table
 
@@ -73,19 +73,48 @@ def label_slides(
     min_label_fraction: float = 0.75,
     annotations: Path | None = None,
 ) -> pd.DataFrame:
-    """Label a tile table from `<slide_id>.geojson` files in `annotations`, else from the truth.
+    """Label a tile table from files in `annotations` named as their slides, else from the truth.
 
-    Virtual slides bring their truth; a slide without outlines keeps its tiles, unlabelled.
+    Files are GeoJSON or the XML of ASAP. Virtual slides bring their truth; a slide without
+    outlines keeps its tiles, unlabelled.
+
+    Raises
+    ------
+    TableError
+        A file is damaged, a slide has two, or an outline lies outside its slide.
     """
     check_table(tiles, TILES)
-    slides = home.catalog.slides(list(tiles.slide_id.unique()))
-    truth_paths = dict(zip(slides.slide_id, slides.truth_path, strict=True))
+    rows_of = home.catalog.slides(list(tiles.slide_id.unique())).to_dict("records")
+    slides = {row["slide_id"]: row for row in rows_of}
     labelled = []
     for slide_id, rows in tiles.groupby("slide_id", sort=False):
-        truth = Path(truth_paths[slide_id] or "none")
-        path = annotations / f"{slide_id}.geojson" if annotations else truth
-        outlines = read_geojson(path) if path.is_file() else []
+        slide = slides[slide_id]
+        path = _find_outlines(str(slide_id), annotations, slide["truth_path"])
+        outlines = read_annotations(path) if path else []
+        _check_inside(outlines, size=(slide["width"], slide["height"]), where=f"{path}")
+        source = path.name if path else "none"
         labelled.append(
-            label_tiles(rows, outlines, min_label_fraction=min_label_fraction, source=path.name)
+            label_tiles(rows, outlines, min_label_fraction=min_label_fraction, source=source)
         )
     return pd.concat(labelled, ignore_index=True)
+
+
+def _find_outlines(slide_id: str, folder: Path | None, truth_path: str | None) -> Path | None:
+    if folder is None:
+        return Path(truth_path) if truth_path and Path(truth_path).is_file() else None
+    there = [path for s in SUFFIXES if (path := folder / f"{slide_id}{s}").is_file()]
+    if len(there) > 1:
+        raise TableError(
+            f"{slide_id} has outlines in {' and '.join(path.name for path in there)}; keep one"
+        )
+    return next(iter(there), None)
+
+
+def _check_inside(outlines: list[Annotation], *, size: tuple[int, int], where: str) -> None:
+    slide = shapely.box(0, 0, *size)
+    for i, annotation in enumerate(outlines):
+        if not annotation.outline.intersects(slide):
+            raise TableError(
+                f"{where}, outline {i} ({annotation.label}) lies outside the slide of "
+                f"{size[0]} × {size[1]} px; it is of another slide, or not in level-0 px"
+            )

@@ -1,7 +1,7 @@
 """Finds tissue on a thumbnail: a threshold method, then morphology in µm."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,12 @@ from histo_nb.geometry import check_positive
 from histo_nb.home import Home
 from histo_nb.masking.artefacts import drop_lines, find_pen, find_unscanned, keep_large
 from histo_nb.masking.methods import METHODS
-from histo_nb.masking.quality import Quality, measure_quality, measure_sharpness
+from histo_nb.masking.quality import Quality, find_soft, measure_quality, measure_sharpness
 from histo_nb.slide import Slide
 
 FOCUS_MPP, COARSEST_FOCUS_MPP = 2.0, 3.0  # µm/px; coarser pictures are sharp wherever they are
 MOST_FOCUS_PX = 60_000_000
+BITS = {"pen": 2, "soft": 4}  # of a mask's file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +50,8 @@ class TissueMask:
     array: np.ndarray  # (H, W) bool
     downsample: float  # relative to level 0
     slide_mpp: float  # µm/px of level 0
+    pen: np.ndarray | None = None  # (H, W) bool, under ink; None = not measured
+    soft: np.ndarray | None = None  # (H, W) bool, out of focus; None = not measured
 
     @property
     def tissue_mm2(self) -> float:
@@ -114,8 +117,8 @@ def mask_slide(slide: Slide, *, spec: MaskSpec) -> TissueMask:
     return TissueMask(array & scanned, downsample, slide_mpp)
 
 
-def measure_slide(slide: Slide, mask: TissueMask) -> Quality:
-    """Measure the quality of an open slide whose tissue is known.
+def measure_slide(slide: Slide, mask: TissueMask) -> tuple[Quality, TissueMask]:
+    """Return the quality of an open slide, and its mask with where it is poor.
 
     Sharpness is measured at about 2 µm/px; on slides too large for that it is unknown.
     """
@@ -127,7 +130,13 @@ def measure_slide(slide: Slide, mask: TissueMask) -> Quality:
         fine, at = slide.thumbnail(mpp=focus_mpp)
         sharpness = measure_sharpness(fine, mask.array, mpp=at * mask.slide_mpp)
     mpp = downsample * mask.slide_mpp
-    return measure_quality(thumbnail, mask.array, mpp=mpp, sharpness=sharpness)
+    quality = measure_quality(thumbnail, mask.array, mpp=mpp, sharpness=sharpness)
+    soft = None
+    if sharpness is not None:
+        size = mask.array.shape[1], mask.array.shape[0]
+        cells = find_soft(sharpness).astype(np.uint8)
+        soft = cv2.resize(cells, size, interpolation=cv2.INTER_NEAREST) > 0
+    return quality, replace(mask, pen=find_pen(thumbnail, mpp=mpp), soft=soft)
 
 
 def mask_slides(
@@ -146,7 +155,7 @@ def mask_slides(
     def work(row: dict[str, Any]) -> dict[str, Any]:
         with Slide(row["slide_path"], slide_mpp=row["slide_mpp"]) as slide:
             mask = mask_slide(slide, spec=spec)
-            quality = measure_slide(slide, mask)
+            quality, mask = measure_slide(slide, mask)
         path = write_mask(mask, mask_path(home, row["slide_id"]), spec=spec)
         if not mask.array.any():
             other = next(name for name in METHODS if name != spec.method)
@@ -174,12 +183,24 @@ def mask_path(home: Home, slide_id: str) -> Path:
 
 
 def write_mask(mask: TissueMask, path: Path, *, spec: MaskSpec) -> Path:
-    """Write a mask as a one-bit PNG that carries its scale and spec; return the path."""
-    facts = {"downsample": mask.downsample, "slide_mpp": mask.slide_mpp, "spec": asdict(spec)}
+    """Write a mask as a PNG that carries its scale and spec; return the path.
+
+    Bits of a pixel: 1 tissue, 2 under ink, 4 out of focus.
+    """
+    measured = [name for name in BITS if getattr(mask, name) is not None]
+    facts = {
+        "downsample": mask.downsample,
+        "slide_mpp": mask.slide_mpp,
+        "measured": measured,
+        "spec": asdict(spec),
+    }
+    pixels = mask.array.astype(np.uint8)
+    for name in measured:
+        pixels |= BITS[name] * getattr(mask, name).astype(np.uint8)
     info = PngImagePlugin.PngInfo()
     info.add_text("histo_nb", json.dumps(facts))
     with writing(path) as temporary:
-        Image.fromarray(mask.array).save(temporary, pnginfo=info)
+        Image.fromarray(pixels).save(temporary, pnginfo=info)
     return path
 
 
@@ -194,7 +215,9 @@ def read_mask(path: Path) -> TissueMask:
     try:
         with Image.open(path) as image:
             facts = json.loads(image.info["histo_nb"])
-            return TissueMask(np.asarray(image, bool), facts["downsample"], facts["slide_mpp"])
+            pixels = np.asarray(image).astype(np.uint8)
+            poor = {name: pixels & BITS[name] > 0 for name in facts.get("measured", [])}
+            return TissueMask(pixels & 1 > 0, facts["downsample"], facts["slide_mpp"], **poor)
     except (OSError, KeyError, ValueError) as error:
         raise SlideError(
             f"{path.name}: no tissue mask ({error}); make it with `histo-nb mask {path.stem}`"

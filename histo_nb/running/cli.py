@@ -157,6 +157,8 @@ def mask(home: Home, slide_ids: tuple[str, ...], method: str) -> dict[str, Any]:
 @click.option("--mpp", default=0.5, show_default=True, help="µm/px.")
 @click.option("--stride", default=0, show_default=True, help="px between tiles; 0 = side by side.")
 @click.option("--min-tissue", default=0.5, show_default=True, help="Share of a tile, 0–1.")
+@click.option("--min-quality", default=0.0, show_default=True,
+              help="1 − share of a tile under ink or out of focus; 0 keeps all.")  # fmt: skip
 @click.option("--min-label-fraction", default=0.75, show_default=True,
               help="Share of a tile's tissue one class must cover.")  # fmt: skip
 @click.option("--annotations", default=None, type=click.Path(path_type=Path, exists=True),

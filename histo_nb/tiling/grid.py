@@ -23,12 +23,15 @@ class TileSpec:
     mpp: float = 0.5  # µm/px; 20x
     stride: int = 0  # px at mpp between tiles; 0 = side by side
     min_tissue: float = 0.5  # share of a tile that must be tissue, 0–1
+    min_quality: float = 0.0  # 1 − share of a tile under ink or out of focus; 0 keeps all
     read_path: ReadPath = "level0"  # which pixels: the scan itself, or a level of the pyramid
 
     def __post_init__(self) -> None:
         check_positive(tile_size=self.tile_size, mpp=self.mpp)
         if not 0 <= self.min_tissue <= 1:
             raise SpecError(f"min_tissue={self.min_tissue} is a share; choose 0 to 1")
+        if not 0 <= self.min_quality <= 1:
+            raise SpecError(f"min_quality={self.min_quality} is a share; choose 0 to 1")
         if self.stride < 0:
             raise SpecError(f"stride={self.stride} px must not be below 0; 0 = side by side")
 
@@ -37,6 +40,9 @@ def tile_slide(
     slide: Slide, mask: TissueMask, *, spec: TileSpec, slide_id: str, patient_id: str | None
 ) -> pd.DataFrame:
     """Return the rows of all whole tiles over the tissue's bounds with enough tissue in them.
+
+    Beside the contract's columns stand `pen` and `soft`, the shares of the tile under ink and out
+    of focus (NaN = not measured): such tiles are marked, and left out only by `min_quality`.
 
     Raises
     ------
@@ -62,12 +68,20 @@ def tile_slide(
     x, y = plan_grid(bounds, size_l0=plan.size_l0, stride_l0=stride_l0)
     boxes = np.stack([x, y, x + plan.size_l0, y + plan.size_l0], axis=1) / mask.downsample
     tissue = box_means(mask.array, boxes).clip(0, 1)
+    pen, soft = (_shares(where, boxes) for where in (mask.pen, mask.soft))
     keep = tissue >= max(spec.min_tissue, 1e-9)
     if not keep.any():
         raise NoTissueError(
             f"no tile of {slide_id} has min_tissue={spec.min_tissue:g} of tissue "
             f"(the most is {tissue.max():.2f}); choose a smaller min_tissue or tile_size"
         )
+    quality = 1 - np.fmax(np.nan_to_num(pen), np.nan_to_num(soft))
+    if not (keep & (quality >= spec.min_quality)).any():
+        raise NoTissueError(
+            f"no tile of {slide_id} with tissue has min_quality={spec.min_quality:g} (the best is "
+            f"{quality[keep].max():.2f}); look at the slide, choose a smaller min_quality"
+        )
+    keep &= quality >= spec.min_quality
     rows = pd.DataFrame({"x": x[keep], "y": y[keep], "tissue": tissue[keep]})
     rows["tile_id"] = [
         f"{slide_id}/{i},{j}/{plan.size_l0}" for i, j in zip(rows.x, rows.y, strict=True)
@@ -85,9 +99,18 @@ def tile_slide(
             mpp=plan.mpp,
             effective_mpp=plan.effective_mpp,
             read_path=spec.read_path,
+            pen=pen[keep],
+            soft=soft[keep],
         ),
         TILES,
     )
+
+
+def _shares(where: np.ndarray | None, boxes: np.ndarray) -> np.ndarray:
+    """Return the share of each box in which a mask is true; NaN where there is no mask."""
+    if where is None:
+        return np.full(len(boxes), np.nan)
+    return box_means(where, boxes).clip(0, 1)
 
 
 def _grow(

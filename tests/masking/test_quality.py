@@ -19,13 +19,23 @@ from histo_nb.masking.quality import (
     measure_quality,
     measure_sharpness,
 )
-from histo_nb.masking.tissue import MaskSpec, find_tissue, mask_slide, mask_slides, measure_slide
+from histo_nb.masking.tissue import (
+    MaskSpec,
+    TissueMask,
+    find_tissue,
+    mask_slide,
+    mask_slides,
+    measure_slide,
+    read_mask,
+    write_mask,
+)
 from histo_nb.scanning.console import scan_rack
 from histo_nb.scanning.drivers import ScanSpec
 from histo_nb.scanning.virtual.defects import spoil_glass
 from histo_nb.scanning.virtual.drawn import DrawnGlass, DrawnSpec, draw_glass
 from histo_nb.scanning.virtual.scanner import write_scan
 from histo_nb.slide import Slide
+from histo_nb.tiling.grid import TileSpec, tile_slides
 
 STAIN = (196, 120, 170)
 FLAGS = {  # defect of the glass → flags of its scan
@@ -52,7 +62,7 @@ def test_each_defect_raises_its_flag_and_no_other(glass, tmp_path, defect):
     seen = spoil_glass(glass, defect) if defect else glass
     with Slide(write_scan(seen, tmp_path / "a.svs", spec=ScanSpec())) as slide:
         mask = mask_slide(slide, spec=MaskSpec())
-        assert measure_slide(slide, mask).flags() == FLAGS[defect]
+        assert measure_slide(slide, mask)[0].flags() == FLAGS[defect]
 
 
 @pytest.mark.parametrize("ink", [(30, 70, 150), (25, 110, 60), (20, 20, 25)])
@@ -153,4 +163,33 @@ def test_real_slides_are_masked(data):
         with Slide(Path(data) / "slides" / "real" / name, slide_mpp=mpp) as slide:
             mask = mask_slide(slide, spec=MaskSpec())
             assert 0.2 < mask.array.mean() <= 1
-            assert "pen" not in measure_slide(slide, mask).flags()
+            assert "pen" not in measure_slide(slide, mask)[0].flags()
+
+
+def test_poor_tiles_are_marked_and_left_out_only_when_asked(home, glass):
+    rows = scan_rack([spoil_glass(glass, "pen"), spoil_glass(glass, "out_of_focus")], home)
+    mask_slides(home, [], spec=MaskSpec(without_pen=False))
+    tiles, _ = tile_slides(home, [], spec=TileSpec(tile_size=256))
+    pen, soft = (tiles[tiles.slide_id == name] for name in rows.slide_id)
+    assert (pen.pen > 0.5).sum() > 3
+    assert (pen.pen == 0).mean() > 0.5
+    assert (soft.soft > 0.5).sum() > 3
+    assert (soft.soft == 0).mean() > 0.5
+    assert (soft.pen == 0).all()
+    good, failures = tile_slides(home, [], spec=TileSpec(tile_size=256, min_quality=0.9))
+    assert failures.empty
+    poor = np.fmax(tiles.pen, tiles.soft) > 0.1
+    assert set(good.tile_id) == set(tiles.tile_id[~poor])
+
+
+def test_where_a_slide_is_poor_survives_its_file(tmp_path):
+    rng = np.random.default_rng(0)
+    planes = rng.random((3, 30, 40)) < 0.5
+    for pen, soft in ((planes[1], planes[2]), (planes[1], None), (None, None)):
+        mask = TissueMask(planes[0], 16.0, 0.5, pen=pen, soft=soft)
+        read = read_mask(write_mask(mask, tmp_path / "m.png", spec=MaskSpec()))
+        assert np.array_equal(read.array, planes[0])
+        for name, plane in (("pen", pen), ("soft", soft)):
+            got = getattr(read, name)
+            assert (got is None) == (plane is None)
+            assert plane is None or np.array_equal(got, plane)

@@ -115,6 +115,12 @@ class Catalog:
             raise _no_slide(slide_id)
         return {str(name): value for name, value in row.items()}
 
+    def has_slide(self, slide_id: str) -> bool:
+        """Say whether there is a slide of that name."""
+        query = sa.select(SLIDES.c.slide_id).where(SLIDES.c.slide_id == slide_id)
+        with self._reading() as connection:
+            return connection.execute(query).first() is not None
+
     def correct(self, slide_id: str, **values: Any) -> None:
         """Change what a person knows better of a slide: `patient_id`, `slide_mpp`; with an event.
 

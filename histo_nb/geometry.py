@@ -18,6 +18,7 @@ ReadPath = Literal["level0", "pyramid"]
 
 FINEST_MPP = 0.05  # µm/px; a pixel below the diffraction limit of light cannot be a scan
 COARSEST_MPP = 10.0  # µm/px; libvips writes 1000 where no resolution was set, macro images ~25
+POWER_MPP = (8.0, 12.5)  # mpp × objective power of whole-slide scanners: 10 µm, ± a quarter
 MPP_TOLERANCE = 0.01  # relative; 0.499 and 0.5 µm/px are the same 20x scan
 
 

@@ -50,10 +50,10 @@ def drop_lines(mask: np.ndarray, *, mpp: float) -> np.ndarray:
     return mask & ~is_line[parts]
 
 
-def keep_large(mask: np.ndarray, min_area_px: float) -> np.ndarray:
-    """Return the parts (4-connected) of a uint8 mask that have an area, (H, W) uint8."""
+def keep_large(mask: np.ndarray, min_area_px: float, *, connectivity: int = 4) -> np.ndarray:
+    """Return the parts (4- or 8-connected) of a uint8 mask that have an area, (H, W) uint8."""
     _, parts, stats, _ = cv2.connectedComponentsWithStats(
-        np.ascontiguousarray(mask), connectivity=4
+        np.ascontiguousarray(mask), connectivity=connectivity
     )
     keep = stats[:, cv2.CC_STAT_AREA] >= min_area_px
     keep[0] = False

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 import cv2
 import numpy as np
 
-from histo_nb.masking.artefacts import find_pen, find_unscanned
+from histo_nb.masking.artefacts import find_unscanned, keep_large
 
 BORDER_UM = 40.0  # along the rim of the scanned area
 DARKER = 1.75  # × the tissue's median optical density: a fold has twice of it
@@ -61,7 +61,12 @@ MEASURES = tuple(field.name for field in fields(Quality))
 
 
 def measure_quality(
-    rgb: np.ndarray, tissue: np.ndarray, *, mpp: float, sharpness: np.ndarray | None = None
+    rgb: np.ndarray,
+    tissue: np.ndarray,
+    pen: np.ndarray,
+    *,
+    mpp: float,
+    sharpness: np.ndarray | None = None,
 ) -> Quality:
     """Measure a slide on its thumbnail.
 
@@ -69,8 +74,8 @@ def measure_quality(
     ----------
     rgb
         (H, W, 3) uint8 at `mpp` µm/px.
-    tissue
-        (H, W) bool.
+    tissue, pen
+        (H, W) bool; see `find_pen`.
     sharpness
         (rows, columns) of `measure_sharpness`; without it `soft` is not measured.
     """
@@ -80,7 +85,7 @@ def measure_quality(
     usual = float(np.median(absorbed[tissue].mean(axis=1))) if tissue.any() else 0.0
     n_tissue = max(int(tissue.sum()), 1)
     return Quality(
-        pen=float(find_pen(rgb, mpp=mpp).mean()),
+        pen=float(pen.mean()),
         fold=float(find_folds(absorbed, tissue, mpp=mpp).sum()) / n_tissue,
         soft=_soft_share(sharpness),
         border=_border_share(rgb, tissue, mpp=mpp),
@@ -104,10 +109,7 @@ def find_folds(absorbed: np.ndarray, tissue: np.ndarray, *, mpp: float) -> np.nd
     density = absorbed.mean(axis=2)
     is_dye = absorbed.min(axis=2) < MOST_GREY * absorbed.max(axis=2)
     dark = tissue & is_dye & (density > DARKER * float(np.median(density[tissue])))
-    _, parts, stats, _ = cv2.connectedComponentsWithStats(dark.astype(np.uint8))
-    keep = stats[:, cv2.CC_STAT_AREA] >= FOLD_UM2 / mpp**2
-    keep[0] = False
-    return keep[parts]
+    return keep_large(dark.astype(np.uint8), FOLD_UM2 / mpp**2, connectivity=8) > 0
 
 
 def measure_sharpness(rgb: np.ndarray, tissue: np.ndarray, *, mpp: float) -> np.ndarray:

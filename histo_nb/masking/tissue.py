@@ -130,13 +130,14 @@ def measure_slide(slide: Slide, mask: TissueMask) -> tuple[Quality, TissueMask]:
         fine, at = slide.thumbnail(mpp=focus_mpp)
         sharpness = measure_sharpness(fine, mask.array, mpp=at * mask.slide_mpp)
     mpp = downsample * mask.slide_mpp
-    quality = measure_quality(thumbnail, mask.array, mpp=mpp, sharpness=sharpness)
+    pen = find_pen(thumbnail, mpp=mpp)
+    quality = measure_quality(thumbnail, mask.array, pen, mpp=mpp, sharpness=sharpness)
     soft = None
     if sharpness is not None:
         size = mask.array.shape[1], mask.array.shape[0]
         cells = find_soft(sharpness).astype(np.uint8)
         soft = cv2.resize(cells, size, interpolation=cv2.INTER_NEAREST) > 0
-    return quality, replace(mask, pen=find_pen(thumbnail, mpp=mpp), soft=soft)
+    return quality, replace(mask, pen=pen, soft=soft)
 
 
 def mask_slides(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from histo_nb.errors import IncompleteError, SlideError
+from histo_nb.scanning.dicom.series import group_series
 
 TIFF_SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".scn", ".bif", ".qptiff", ".svslide")
 SUFFIXES = (*TIFF_SUFFIXES, ".mrxs", ".vms", ".dcm")
@@ -127,14 +128,10 @@ def _hamamatsu(path: Path) -> FileSet:
 
 def series_mains(folder: Path) -> list[Path]:
     """Return the first file of each DICOM series in a folder."""
-    from histo_nb.scanning.dicom.series import group_series  # noqa: PLC0415 - loads pydicom
-
     return sorted(min(paths) for paths in group_series(folder).values())
 
 
 def _dicom_series(folder: Path, path: Path | None) -> FileSet:
-    from histo_nb.scanning.dicom.series import group_series  # noqa: PLC0415 - loads pydicom
-
     series = [sorted(paths) for paths in group_series(folder).values()]
     wanted = [paths for paths in series if path is None or path in paths]
     if path is not None and not wanted:  # it says nothing of itself: the checks will say why

@@ -291,9 +291,8 @@ def _restore(job: _Job, slide_id: str) -> None:
     whole = kept.damage.isna().all() and all((home.slides / name).is_file() for name in kept.name)
     if whole:
         return
-    target = _target(job, home.slides, slide_id)
     with storage_errors(home.slides):
-        publish(job.main if job.is_one_file else job.folder / "slide", target)
+        target = _put_in_place(job, slide_id)
     for file in _filed_names(job, target, home):
         home.catalog.note_verified(slide_id, file["name"], damage=None)
     home.catalog.note("slide brought back", slide_id)
@@ -329,13 +328,12 @@ def _file(
     truth: Sequence[Annotation],
 ) -> Arrival:
     home, slide_id = job.home, _free_id(job)
-    target = _target(job, home.slides, slide_id)
     truth_path = home.truth / f"{slide_id}.geojson" if truth else None
     with storage_errors(home.slides):
         put_identity(home, slide_id, identity, words)
         if truth_path:
             publish(write_geojson(list(truth), job.folder / "truth.geojson"), truth_path)
-        publish(job.main if job.is_one_file else job.folder / "slide", target)
+        target = _put_in_place(job, slide_id)
     main = target if job.is_one_file else target / job.fileset.main_name
     row = {
         "slide_id": slide_id,
@@ -359,9 +357,8 @@ def _file(
 
 def _free_id(job: _Job) -> str:
     """Return the slide's name: the start of its hash, longer where another slide's is the same."""
-    taken = set(job.home.catalog.slides_since("").slide_id)
     names = (f"S-{job.sha256[:digits]}" for digits in (10, 20, 64))
-    return next(name for name in names if name not in taken)
+    return next(name for name in names if not job.home.catalog.has_slide(name))
 
 
 def _filed_names(job: _Job, target: Path, home: Home) -> list[dict[str, Any]]:
@@ -405,8 +402,11 @@ def _without_names(text: str, job: _Job, quarantine_id: str) -> str:
     return text.replace(str(job.folder), "").replace(str(job.fileset.main.parent), "")
 
 
-def _target(job: _Job, folder: Path, slide_id: str) -> Path:
-    return folder / (slide_id + (job.main.suffix if job.is_one_file else ""))
+def _put_in_place(job: _Job, slide_id: str) -> Path:
+    """Give the copies their final name among the slides, and return it: a file or a folder."""
+    if job.is_one_file:
+        return publish(job.main, job.home.slides / f"{slide_id}{job.main.suffix}")
+    return publish(job.folder / "slide", job.home.slides / slide_id)
 
 
 def _original_name(job: _Job) -> str:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from histo_nb import errors
 from histo_nb.errors import HistoError, MppError, SlideError
+from histo_nb.geometry import POWER_MPP
 
 Verify = Literal["sample", "full"]
 
@@ -29,7 +30,6 @@ SAMPLES = 16  # squares a level
 BLOCK_PX = 2048  # side of the squares that together are the whole level
 
 LEVEL_TOLERANCE = 0.02  # relative; levels round their sides, other pictures differ by far more
-POWER_MPP = (8.0, 12.5)  # mpp × objective power of whole-slide scanners: 10 µm, ± a quarter
 # Vendors with optics between objective and camera, where that product tells less.
 POWER_MPP_OF = {"mirax": (4.0, 12.5), "olympus": (4.0, 14.0), "generic-tiff": (4.0, 14.0)}
 

@@ -144,7 +144,8 @@ def test_flags_follow_the_rule_and_never_fail(values):
 
 
 def test_what_was_not_measured_raises_no_flag():
-    quality = measure_quality(bare(50, 50), np.zeros((50, 50), bool), mpp=8.0)
+    nowhere = np.zeros((50, 50), bool)
+    quality = measure_quality(bare(50, 50), nowhere, nowhere, mpp=8.0)
     assert np.isnan(quality.soft)
     assert quality.flags() == ["almost empty"]
 

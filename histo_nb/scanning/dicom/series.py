@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from histo_nb.errors import IncompleteError, SlideError
+from histo_nb.geometry import POWER_MPP
 from histo_nb.scanning.dicom.frames import check_pixels
 from histo_nb.scanning.dicom.instance import (
     Instance,
@@ -19,8 +20,6 @@ from histo_nb.scanning.dicom.instance import (
     read_instance,
     read_uids,
 )
-
-POWER_MPP = (8.0, 12.5)  # mpp × objective power of slide scanners: 10 µm, ± a quarter
 
 __all__ = [
     "Instance",

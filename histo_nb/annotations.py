@@ -19,28 +19,38 @@ ASAP_POLYGONS = ("Polygon", "Spline", "Rectangle")  # kinds of ASAP's outlines t
 
 @dataclass(frozen=True)
 class Annotation:
-    """One outline (level-0 px), its class, and measurements by name."""
+    """One outline (level-0 px), its class, and measurements by name.
+
+    `feature` keeps what else a GeoJSON feature said (its id, name, colour, lock), so that a file
+    that is read and written again has lost nothing.
+    """
 
     outline: Outline
     label: str
     measurements: dict[str, float] = field(default_factory=dict)
+    feature: dict[str, Any] = field(default_factory=dict, compare=False)
 
 
 def write_geojson(annotations: list[Annotation], path: Path) -> Path:
     """Write annotations as a GeoJSON FeatureCollection that QuPath imports; return the path."""
-    features = [
-        {
-            "type": "Feature",
-            "geometry": mapping(a.outline),
-            "properties": {
-                "objectType": "annotation",
-                "classification": {"name": a.label},
-                "measurements": a.measurements,
-            },
-        }
-        for a in annotations
-    ]
-    return write_json(path, {"type": "FeatureCollection", "features": features})
+    features = [_feature(annotation) for annotation in annotations]
+    return write_json(path, {"type": "FeatureCollection", "features": features}, indent=None)
+
+
+def _feature(annotation: Annotation) -> dict[str, Any]:
+    said = annotation.feature.get("properties", {})
+    classification = {**said.get("classification", {}), "name": annotation.label}
+    return {
+        "type": "Feature",
+        **annotation.feature,
+        "geometry": mapping(annotation.outline),
+        "properties": {
+            "objectType": "annotation",
+            **said,
+            "classification": classification,
+            "measurements": annotation.measurements,
+        },
+    }
 
 
 def read_geojson(path: Path) -> list[Annotation]:
@@ -63,6 +73,7 @@ def read_geojson(path: Path) -> list[Annotation]:
 
 def _annotation(feature: Any, where: str) -> Annotation:
     try:
+        _check_closed(feature["geometry"])
         outline = shape(feature["geometry"])
         properties = feature["properties"]
         label = properties["classification"]["name"]
@@ -82,7 +93,17 @@ def _annotation(feature: Any, where: str) -> Annotation:
         ) from error
     if not isinstance(outline, Polygon | MultiPolygon) or outline.is_empty or not outline.is_valid:
         raise TableError(f"{where} is no valid polygon; redraw or remove it")
-    return Annotation(outline, str(label), measurements)
+    said = {name: value for name, value in feature.items() if name != "geometry"}
+    said["properties"] = {k: v for k, v in properties.items() if k != "measurements"}
+    return Annotation(outline, str(label), measurements, said)
+
+
+def _check_closed(geometry: dict[str, Any]) -> None:
+    # shapely would close an open ring by a line of its own: an outline nobody has drawn.
+    polygons = {"Polygon": [geometry["coordinates"]], "MultiPolygon": geometry["coordinates"]}
+    for ring in (ring for polygon in polygons.get(geometry["type"], []) for ring in polygon):
+        if list(ring[0]) != list(ring[-1]):
+            raise ValueError("a ring is open: its last point is not its first")
 
 
 def read_annotations(path: Path) -> list[Annotation]:

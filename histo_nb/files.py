@@ -204,10 +204,11 @@ def _is_full(path: Path) -> bool:
         return False
 
 
-def write_json(path: Path, content: Any) -> Path:
-    """Write `content` as indented JSON, atomically, and return the path."""
+def write_json(path: Path, content: Any, *, indent: int | None = 2) -> Path:
+    """Write `content` as JSON, atomically, and return the path."""
     with writing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8")
+        text = json.dumps(content, indent=indent, ensure_ascii=False)
+        temporary.write_text(text, encoding="utf-8")
     return path
 
 

@@ -133,8 +133,14 @@ class Slide:
         Raises
         ------
         SlideError
-            The file cannot be decoded there. The handle is dead then; open the slide again.
+            There is no such level, or the file cannot be decoded there. The handle is dead then;
+            open the slide again.
         """
+        if not 0 <= level < len(self.level_downsamples):
+            raise SlideError(
+                f"{self.path.name} has no level {level}, it has {len(self.level_downsamples)}; "
+                "tile it again"
+            )
         try:
             rgba = np.asarray(self._handle.read_region((int(x), int(y)), level, size))
         except (openslide.OpenSlideError, OSError) as error:

@@ -33,6 +33,28 @@ def test_annotations_survive_their_file_exactly(tmp_path_factory, wanted):
     assert all(a.outline.equals_exact(b.outline) for a, b in zip(got, wanted, strict=True))
 
 
+def test_a_file_of_qupath_is_written_back_as_it_was(tmp_path):
+    ring = [[0.5, 1], [10, 1], [10, 11.25], [0.5, 1]]
+    hole = [[3, 2], [9, 2], [9, 8], [3, 2]]
+    feature = {
+        "type": "Feature",
+        "id": "0f9c",
+        "geometry": {"type": "Polygon", "coordinates": [ring, hole]},
+        "properties": {
+            "objectType": "annotation",
+            "name": "edge of the invasion",
+            "classification": {"name": "Tumor", "color": [200, 0, 0]},
+            "isLocked": True,
+            "metadata": {"reader": "A"},
+            "measurements": {"Area µm^2": 12.5},
+        },
+    }
+    content = {"type": "FeatureCollection", "features": [feature]}
+    (tmp_path / "a.geojson").write_text(json.dumps(content))
+    write_geojson(read_geojson(tmp_path / "a.geojson"), tmp_path / "b.geojson")
+    assert json.loads((tmp_path / "b.geojson").read_text()) == content
+
+
 anything = st.recursive(
     st.none() | st.booleans() | st.floats() | st.text(max_size=2),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=3),
@@ -70,6 +92,8 @@ def test_what_is_no_annotation_is_refused_by_name(tmp_path_factory, content):
         {"type": "Polygon", "coordinates": [[[0, 0], [9, 9], [9, 0], [0, 9], [0, 0]]]},  # a bow tie
         {"type": "Polygon", "coordinates": []},
         {"type": "MultiPolygon", "coordinates": [[[[0, 0], [9, 0], [9, 9], [0, 0]]], []]},
+        {"type": "Polygon", "coordinates": [[[0, 0], [9, 0], [9, 9]]]},  # an open ring
+        {"type": "Polygon", "coordinates": [[[0, 0], [float("nan"), 0], [9, 9], [0, 0]]]},
         {"type": "LineString", "coordinates": [[0, 0], [9, 9]]},
         None,
     ],

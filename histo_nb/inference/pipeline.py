@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
+from histo_nb.balancing.pixels import read_tile
 from histo_nb.errors import SlideError
 from histo_nb.failures import FAILURE_COLUMNS
 from histo_nb.home import Home
-from histo_nb.inference.reader import read_tiles
 from histo_nb.inference.regions import find_regions
 from histo_nb.inference.result import SlideResult, write_result
 from histo_nb.inference.runtime import Runtime
@@ -22,6 +22,7 @@ from histo_nb.model.card import check_tiles
 from histo_nb.model.registry import production_model
 from histo_nb.tables import PREDICTIONS, check_table
 from histo_nb.tiling.grid import TileSpec, tile_slides
+from histo_nb.tiling.reader import read_tiles
 
 MAX_UNREADABLE = 0.1  # share of a slide's tiles; above it there is no answer for the slide
 
@@ -104,7 +105,7 @@ def analyse_tiles(
     failures: list[dict[str, str]] = []
 
     def readable() -> Iterator[np.ndarray]:
-        for number, tile in read_tiles(tiles):
+        for number, tile in read_tiles(tiles, read_tile):
             if isinstance(tile, SlideError):
                 failures.append({"slide_id": slide_id, "step": "reading", "error": str(tile)})
                 _check_readable(failures, tiles)

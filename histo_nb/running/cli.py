@@ -161,18 +161,26 @@ def mask(home: Home, slide_ids: tuple[str, ...], method: str) -> dict[str, Any]:
               help="1 − share of a tile under ink or out of focus; 0 keeps all.")  # fmt: skip
 @click.option("--min-label-fraction", default=0.75, show_default=True,
               help="Share of a tile's tissue one class must cover.")  # fmt: skip
-@click.option("--annotations", default=None, type=click.Path(path_type=Path, exists=True),
-              help="Folder of <SLIDE>.geojson (QuPath) or .xml (ASAP).")  # fmt: skip
+@click.option("--annotations", default=None,
+              type=click.Path(path_type=Path, exists=True, file_okay=False),
+              help="Folder of <SLIDE>.geojson (QuPath), .xml (ASAP) or .png with a classes.json; "
+              "or of tile images, one folder a class.")  # fmt: skip
+@click.option("--classes", default="", help="The only classes there may be: normal,adenoma …")
+@click.option("--images", default=None, type=click.Path(path_type=Path),
+              help="Write each tile there as an image too, one folder a class.")  # fmt: skip
 def tile(
     home: Home,
     slide_ids: tuple[str, ...],
     min_label_fraction: float,
     annotations: Path | None,
+    classes: str,
+    images: Path | None,
     **spec: Any,
 ) -> dict[str, Any]:
     """Cut the tissue of slides (all by default) into a table of labelled tiles."""
     from histo_nb.tiling.grid import TileSpec, tile_slides
     from histo_nb.tiling.labels import label_slides
+    from histo_nb.tiling.pictures import write_tiles
     from histo_nb.tiling.table import file_tiles
 
     tiles, failures = tile_slides(home, list(slide_ids), spec=TileSpec(**spec))
@@ -180,9 +188,16 @@ def tile(
     if tiles.empty:
         return answer
     labelled = label_slides(
-        home, tiles, min_label_fraction=min_label_fraction, annotations=annotations
+        home,
+        tiles,
+        min_label_fraction=min_label_fraction,
+        annotations=annotations,
+        classes=tuple(filter(None, classes.split(","))),
     )
     path = file_tiles(labelled, home, slide_ids=slide_ids)
+    if images:
+        answer["images"], unread = write_tiles(labelled, images)
+        answer["failures"] += unread.to_dict("records")
     return answer | {
         "labels": labelled.label.value_counts().to_dict(),
         "unlabelled": int(labelled.label.isna().sum()),

@@ -1,6 +1,9 @@
-"""Outlines with classes → labels of tiles, with who said so and when."""
+"""Files of annotations → labels of tiles, with who said so and when."""
 
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,59 +14,74 @@ from histo_nb.catalog import account, now
 from histo_nb.errors import SpecError, TableError
 from histo_nb.home import Home
 from histo_nb.tables import LABELLED_TILES, TILES, check_table
+from histo_nb.tiling.areas import MASK_SUFFIXES, mask_areas, outline_areas, read_class_mask
+from histo_nb.tiling.pictures import find_sorted_tiles, read_sorted_tiles
+
+CLASSES_FILE = "classes.json"  # beside masks: {"0": "", "1": "normal"}
 
 
 def label_tiles(
     tiles: pd.DataFrame,
-    annotations: list[Annotation],
+    areas: Mapping[str, np.ndarray],
     *,
     min_label_fraction: float = 0.75,
     source: str,
 ) -> pd.DataFrame:
     """Label the tiles of one slide by the class that covers most of their tissue.
 
-    A tile is labelled if outlines of one class cover at least `min_label_fraction` of its tissue
-    (of the tile, times its tissue share) and of all that is outlined in it; else it is mixed and
-    stays unlabelled.
+    A tile is labelled if one class covers at least `min_label_fraction` of its tissue (of the
+    tile, times its tissue share) and of all that is classified in it; else it is mixed and stays
+    unlabelled.
 
     Parameters
     ----------
     tiles
         Rows of one slide's tile table.
-    annotations
-        Outlines in level-0 px.
+    areas
+        Level-0 px² of each tile that each class covers; see `outline_areas`, `mask_areas`.
     source
-        Where the outlines came from.
+        Where the classes came from.
     """
     if not 0 < min_label_fraction <= 1:
         raise SpecError(f"min_label_fraction={min_label_fraction} is a share; choose 0–1")
-    squares = shapely.box(tiles.x, tiles.y, tiles.x + tiles.size_l0, tiles.y + tiles.size_l0)
-    labels = sorted({a.label for a in annotations})
-    shares = np.zeros((len(tiles), max(len(labels), 1)))
-    for column, label in enumerate(labels):
-        area = shapely.union_all([a.outline for a in annotations if a.label == label])
-        shapely.prepare(area)
-        shares[:, column] = shapely.area(shapely.intersection(squares, area))
+    labels = np.array([*areas] or [""], dtype=object)
+    shares = np.stack([*areas.values()] or [np.zeros(len(tiles))], axis=1)
     tissue = tiles.size_l0.to_numpy(float) ** 2 * tiles.tissue.to_numpy()
     # Outlines of two classes may overlap, or both reach over glass: neither may then count as all.
-    shares /= np.maximum(tissue, shares.sum(axis=1))[:, None]
-    best = shares.argmax(axis=1)
+    shares = shares / np.maximum(tissue, shares.sum(axis=1))[:, None]
     fraction = shares.max(axis=1)
     known = fraction >= min_label_fraction
-    return check_table(
-        tiles.assign(
-            label=_where(known, np.array(labels or [""], dtype=object)[best]),
-            label_fraction=np.where(known, fraction, np.nan),
-            label_source=_where(known, source),
-            labelled_by=_where(known, account()),
-            labelled_at=_where(known, now()),
-        ),
-        LABELLED_TILES,
+    return make_labels(
+        tiles,
+        labels=np.where(known, labels[shares.argmax(axis=1)], np.array(None, dtype=object)),
+        fractions=fraction,
+        source=source,
     )
 
 
-def _where(known: np.ndarray, value: str | np.ndarray) -> np.ndarray:
-    return np.where(known, np.asarray(value, dtype=object), np.array(None, dtype=object))
+def make_labels(
+    tiles: pd.DataFrame,
+    *,
+    labels: np.ndarray,
+    fractions: np.ndarray | float = np.nan,
+    source: str,
+) -> pd.DataFrame:
+    """Return tile rows with `labels` (None = unlabelled), said now, by this account."""
+    known = labels != np.array(None)
+
+    def where(value: Any) -> np.ndarray:
+        return np.where(known, np.asarray(value, dtype=object), np.array(None, dtype=object))
+
+    return check_table(
+        tiles.assign(
+            label=labels,
+            label_fraction=np.where(known, fractions, np.nan),
+            label_source=where(source),
+            labelled_by=where(account()),
+            labelled_at=where(now()),
+        ),
+        LABELLED_TILES,
+    )
 
 
 def label_slides(
@@ -72,42 +90,87 @@ def label_slides(
     *,
     min_label_fraction: float = 0.75,
     annotations: Path | None = None,
+    classes: Sequence[str] = (),
 ) -> pd.DataFrame:
-    """Label a tile table from files in `annotations` named as their slides, else from the truth.
+    """Label a tile table by the files in `annotations`, else by the truth of virtual slides.
 
-    Files are GeoJSON or the XML of ASAP. Virtual slides bring their truth; a slide without
-    outlines keeps its tiles, unlabelled.
+    The folder holds a file for each slide, named as the slide: outlines (GeoJSON, ASAP's XML) or
+    an image of class numbers with a `classes.json`; or it holds one folder a class with the
+    images of tiles that `write_tiles` wrote. A slide without a file keeps its tiles, unlabelled.
+
+    Parameters
+    ----------
+    classes
+        The only classes there may be; any, if none is named.
 
     Raises
     ------
     TableError
-        A file is damaged, a slide has two, or an outline lies outside its slide.
+        A file is damaged, a slide has two, a class is not among `classes`, or a file belongs to
+        another slide. No tile is labelled then.
     """
     check_table(tiles, TILES)
+    if annotations and find_sorted_tiles(annotations):
+        labels = read_sorted_tiles(tiles, annotations)
+        _check_classes({label for label in labels if label}, classes, where=str(annotations))
+        return make_labels(tiles, labels=labels, source=annotations.name)
     rows_of = home.catalog.slides(list(tiles.slide_id.unique())).to_dict("records")
     slides = {row["slide_id"]: row for row in rows_of}
     labelled = []
     for slide_id, rows in tiles.groupby("slide_id", sort=False):
         slide = slides[slide_id]
-        path = _find_outlines(str(slide_id), annotations, slide["truth_path"])
-        outlines = read_annotations(path) if path else []
-        _check_inside(outlines, size=(slide["width"], slide["height"]), where=f"{path}")
+        path = _find_file(str(slide_id), annotations, slide["truth_path"])
+        size = (slide["width"], slide["height"])
+        areas = _read_areas(path, rows, size=size, classes=classes) if path else {}
         source = path.name if path else "none"
         labelled.append(
-            label_tiles(rows, outlines, min_label_fraction=min_label_fraction, source=source)
+            label_tiles(rows, areas, min_label_fraction=min_label_fraction, source=source)
         )
     return pd.concat(labelled, ignore_index=True)
 
 
-def _find_outlines(slide_id: str, folder: Path | None, truth_path: str | None) -> Path | None:
+def _read_areas(
+    path: Path, rows: pd.DataFrame, *, size: tuple[int, int], classes: Sequence[str]
+) -> dict[str, np.ndarray]:
+    if path.suffix.lower() in MASK_SUFFIXES:
+        mask = read_class_mask(path, _read_classes(path.with_name(CLASSES_FILE)), size=size)
+        _check_classes(set(mask.classes.values()), classes, where=str(path))
+        return mask_areas(rows, mask)
+    outlines = read_annotations(path)
+    _check_classes({outline.label for outline in outlines}, classes, where=str(path))
+    _check_inside(outlines, size=size, where=str(path))
+    return outline_areas(rows, outlines)
+
+
+def _read_classes(path: Path) -> dict[int, str]:
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+        return {int(value): str(name) for value, name in said.items()}
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        raise TableError(
+            f'{path} must name the class of each value, {{"0": "", "1": "normal"}}: {error}'
+        ) from error
+
+
+def _find_file(slide_id: str, folder: Path | None, truth_path: str | None) -> Path | None:
     if folder is None:
         return Path(truth_path) if truth_path and Path(truth_path).is_file() else None
-    there = [path for s in SUFFIXES if (path := folder / f"{slide_id}{s}").is_file()]
+    names = [f"{slide_id}{suffix}" for suffix in (*SUFFIXES, *MASK_SUFFIXES)]
+    there = [folder / name for name in names if (folder / name).is_file()]
     if len(there) > 1:
         raise TableError(
-            f"{slide_id} has outlines in {' and '.join(path.name for path in there)}; keep one"
+            f"{slide_id} has labels in {' and '.join(path.name for path in there)}; keep one"
         )
     return next(iter(there), None)
+
+
+def _check_classes(found: set[str], known: Sequence[str], *, where: str) -> None:
+    unknown = sorted(found - set(known)) if known else []
+    if unknown:
+        raise TableError(
+            f"{where} holds the class {', '.join(unknown)}, which is none of {', '.join(known)}; "
+            "rename it there, or name it with --classes"
+        )
 
 
 def _check_inside(outlines: list[Annotation], *, size: tuple[int, int], where: str) -> None:

@@ -7,6 +7,7 @@ import shapely
 from histo_nb.annotations import Annotation
 from histo_nb.errors import SpecError
 from histo_nb.tables import TILES, check_table
+from histo_nb.tiling.areas import outline_areas
 from histo_nb.tiling.labels import label_tiles
 
 
@@ -25,7 +26,9 @@ def area(label: str, left: float, right: float) -> Annotation:
 
 
 def labelled(*outlines: Annotation, tissue: float = 1.0, share: float = 0.75):
-    rows = label_tiles(tile(tissue), list(outlines), min_label_fraction=share, source="a.geojson")
+    rows = tile(tissue)
+    areas = outline_areas(rows, outlines)
+    rows = label_tiles(rows, areas, min_label_fraction=share, source="a.geojson")
     return rows.iloc[0]
 
 

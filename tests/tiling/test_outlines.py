@@ -1,16 +1,24 @@
-"""Files of outlines beside slides: the right one, once, and of that slide."""
+"""Files of labels beside slides: the right one, once, and of that slide."""
+
+import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import shapely
 from glasses import PlaneGlass, bare
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
 
 from histo_nb.annotations import Annotation, write_geojson
 from histo_nb.errors import TableError
 from histo_nb.masking.tissue import mask_slides
 from histo_nb.scanning.console import scan_rack
+from histo_nb.tiling.areas import outline_areas
 from histo_nb.tiling.grid import TileSpec, tile_slides
 from histo_nb.tiling.labels import label_slides
+from histo_nb.tiling.pictures import write_tiles
 
 ASAP = (
     '<ASAP_Annotations><Annotations><Annotation Name="A" Type="Polygon" PartOfGroup="adenoma">'
@@ -72,3 +80,137 @@ def test_a_slide_without_outlines_keeps_its_tiles(home, tiled, tmp_path):
     rows = label_slides(home, tiled[1], annotations=tmp_path)
     assert len(rows) == len(tiled[1])
     assert rows.label.isna().all()
+
+
+# ------------------------------------------------------------------------- images of classes
+def write_mask(folder, slide_id, values, classes=None):
+    Image.fromarray(values).save(folder / f"{slide_id}.png")
+    (folder / "classes.json").write_text(json.dumps(classes or {"0": "", "7": "adenoma"}))
+    return folder
+
+
+def left_half(height=300, width=400):
+    values = np.zeros((height, width), np.uint8)
+    values[:, : width // 2] = 7
+    return values
+
+
+def test_an_image_of_classes_labels_as_the_outline_does(home, tiled, tmp_path):
+    slide_id, tiles = tiled
+    by_mask = label_slides(home, tiles, annotations=write_mask(tmp_path, slide_id, left_half()))
+    folder = tmp_path / "other"
+    folder.mkdir()
+    write_geojson(
+        [Annotation(shapely.box(0, 0, 800, 1200), "adenoma")], folder / f"{slide_id}.json"
+    )
+    by_outline = label_slides(home, tiles, annotations=folder)
+    assert by_mask.label.tolist() == by_outline.label.tolist()
+    assert by_mask.label_fraction.to_numpy() == pytest.approx(
+        by_outline.label_fraction.to_numpy(), nan_ok=True
+    )
+    assert set(by_mask.label_source.dropna()) == {f"{slide_id}.png"}
+
+
+@pytest.mark.parametrize(
+    ("values", "classes", "said"),
+    [
+        (left_half(height=400), None, "another slide"),
+        (left_half() + 1, None, "values .1, 8. without a class"),
+        (np.zeros((300, 400, 3), np.uint8), None, "image of colours"),
+        (left_half(), [1], "classes.json"),
+        (left_half(), {"x": "adenoma"}, "classes.json"),
+    ],
+)
+def test_a_mask_that_says_nothing_certain_is_refused(home, tiled, values, classes, said):
+    slide_id, tiles = tiled
+    folder = write_mask(home.staging, slide_id, values, classes)
+    with pytest.raises(TableError, match=said):
+        label_slides(home, tiles, annotations=folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n\x1a\n" + b"\0" * 99])
+def test_a_mask_that_is_no_image_is_refused(home, tiled, tmp_path, content):
+    slide_id, tiles = tiled
+    write_mask(tmp_path, slide_id, left_half())
+    (tmp_path / f"{slide_id}.png").write_bytes(content)
+    with pytest.raises(TableError, match="not an image"):
+        label_slides(home, tiles, annotations=tmp_path)
+
+
+# --------------------------------------------------------------------- tiles sorted by hand
+def test_tiles_sorted_by_hand_are_labelled_by_their_folder(home, tiled, tmp_path):
+    slide_id, tiles = tiled
+    folder, failures = write_tiles(tiles, tmp_path / "images")
+    images = sorted((folder / "unlabelled").iterdir())
+    assert failures.empty
+    assert len(images) == len(tiles)
+    assert Image.open(images[0]).size == (256, 256)
+    (folder / "adenoma").mkdir()
+    for path in images[:3]:
+        path.rename(folder / "adenoma" / path.name)
+    rows = label_slides(home, tiles, annotations=folder)
+    assert rows.label.notna().sum() == 3
+    moved = {f"{slide_id}_{r.x}_{r.y}_{r.size_l0}.png" for r in rows.itertuples() if r.label}
+    assert moved == {path.name for path in images[:3]}
+    assert set(rows.label_source.dropna()) == {"images"}
+    again, _ = write_tiles(rows, tmp_path / "again")
+    assert {p.name for p in (again / "adenoma").iterdir()} == moved
+
+
+def test_images_of_other_tiles_or_in_two_folders_are_named(home, tiled, tmp_path):
+    _, tiles = tiled
+    folder, _ = write_tiles(tiles, tmp_path / "images")
+    image = next((folder / "unlabelled").iterdir())
+    (folder / "adenoma").mkdir()
+    twin = folder / "adenoma" / image.name
+    twin.write_bytes(image.read_bytes())
+    with pytest.raises(TableError, match="keep one"):
+        label_slides(home, tiles, annotations=folder)
+    twin.rename(twin.with_name("S-9_0_0_256.png"))
+    with pytest.raises(TableError, match="no tile of this table"):
+        label_slides(home, tiles, annotations=folder)
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", "unlabelled", "x:y"])
+def test_a_class_that_names_no_folder_is_refused_before_anything_is_written(tiled, tmp_path, name):
+    _, tiles = tiled
+    with pytest.raises(TableError, match="name of a folder"):
+        write_tiles(tiles.assign(label=name), tmp_path / "images")
+    assert not (tmp_path / "images").exists()
+
+
+def test_a_tile_that_cannot_be_read_is_told_and_the_others_are_written(tiled, tmp_path):
+    _, tiles = tiled
+    rows = tiles.head(3).assign(level=[0, 9, 0])
+    folder, failures = write_tiles(rows, tmp_path / "images")
+    assert (len(list(folder.glob("*/*.png"))), len(failures)) == (2, 1)
+
+
+# ---------------------------------------------------------------------------------- classes
+def test_a_class_that_nobody_named_is_refused(home, tiled, tmp_path):
+    slide_id, tiles = tiled
+    write_geojson([Annotation(shapely.box(0, 0, 9, 9), "Adenoma")], tmp_path / f"{slide_id}.json")
+    with pytest.raises(TableError, match="the class Adenoma, which is none of normal, adenoma"):
+        label_slides(home, tiles, annotations=tmp_path, classes=("normal", "adenoma"))
+
+
+# ------------------------------------------------------------------------------------ areas
+def outlines(seed):
+    """Two outlines that overlap, with holes and parts, some along the tiles' very edges."""
+    rng = np.random.default_rng(seed)
+    x, y, width, height = 50 * rng.integers(0, 20, 4) + [0, 0, 50, 50]
+    box = shapely.box(x, y, x + width, y + height)
+    first, second = (shapely.Point(*rng.integers(0, 900, 2)).buffer(r) for r in (300, 150))
+    holed = first.difference(second)
+    return [Annotation(o, "a") for o in (holed, box, box.difference(second)) if shapely.area(o)]
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 120), st.booleans())
+def test_areas_cut_in_halves_are_those_of_each_tile(seed, n, aligned):
+    rng = np.random.default_rng(seed)
+    x, y = 50 * rng.integers(0, 18, (2, n)) if aligned else rng.integers(0, 900, (2, n))
+    tiles = pd.DataFrame({"x": x, "y": y, "size_l0": 100})
+    drawn = outlines(seed)
+    whole = shapely.union_all([o.outline for o in drawn])
+    wanted = shapely.area(shapely.intersection(shapely.box(x, y, x + 100, y + 100), whole))
+    assert outline_areas(tiles, drawn)["a"] == pytest.approx(wanted, abs=1e-6)

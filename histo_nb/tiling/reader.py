@@ -1,34 +1,36 @@
 """Tile rows of one slide → tile pixels, read ahead in threads, in the rows' order."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from histo_nb.balancing.pixels import read_tile
 from histo_nb.errors import SlideError
 from histo_nb.slide import Slide
 
 N_THREADS = 2
 QUEUE = 32  # tiles read ahead: bounds memory whatever the slide's size
 
+Read = Callable[[Slide, Mapping[str, Any]], np.ndarray]
 
-def read_tiles(tiles: pd.DataFrame) -> Iterator[tuple[int, np.ndarray | SlideError]]:
+
+def read_tiles(tiles: pd.DataFrame, read: Read) -> Iterator[tuple[int, np.ndarray | SlideError]]:
     """Yield `(row number, pixels)` of one slide's tiles; an unreadable one gives its error.
 
     After an error OpenSlide's handle is dead for good, so the slide is opened again; a tile read
     through the dead handle meanwhile is read once more.
 
-    Returns
-    -------
-    Pixels are (S, S, 3) uint8 RGB; see `balancing.pixels.read_tile`.
+    Parameters
+    ----------
+    read
+        Returns the (S, S, 3) uint8 RGB pixels of a row; called from several threads.
     """
     first = tiles.iloc[0]
     records = tiles.to_dict("records")
-    handle = _Handle(first.slide_path, float(first.slide_mpp))
+    handle = _Handle(first.slide_path, float(first.slide_mpp), read)
     with ThreadPoolExecutor(N_THREADS) as pool:
         waiting: deque[tuple[int, Future[np.ndarray | SlideError]]] = deque()
         try:
@@ -49,17 +51,17 @@ def read_tiles(tiles: pd.DataFrame) -> Iterator[tuple[int, np.ndarray | SlideErr
 class _Handle:
     """A slide that is opened anew after an error."""
 
-    def __init__(self, path: str, slide_mpp: float) -> None:
-        self._path, self._mpp = path, slide_mpp
+    def __init__(self, path: str, slide_mpp: float, read: Read) -> None:
+        self._path, self._mpp, self._read = path, slide_mpp, read
         self._slide = Slide(path, slide_mpp=slide_mpp)
 
     def read(self, row: dict[Any, Any]) -> np.ndarray | SlideError:
         try:
-            return read_tile(self._slide, row)
+            return self._read(self._slide, row)
         except SlideError:
             try:
                 with Slide(self._path, slide_mpp=self._mpp) as fresh:
-                    tile = read_tile(fresh, row)
+                    tile = self._read(fresh, row)
                 self._slide = Slide(self._path, slide_mpp=self._mpp)
                 return tile
             except SlideError as error:

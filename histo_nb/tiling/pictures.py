@@ -1,0 +1,118 @@
+"""Tiles as image files in one folder a class: to look at, to sort by hand, for other programs."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from tqdm.auto import tqdm
+
+from histo_nb.errors import SlideError, TableError
+from histo_nb.failures import FAILURE_COLUMNS
+from histo_nb.files import check_free_space, writing_folder
+from histo_nb.slide import Slide
+from histo_nb.tiling.reader import read_tiles
+
+UNLABELLED = "unlabelled"  # folder of tiles without a label
+NAME = re.compile(r"(?P<slide>.+)_(?P<x>-?\d+)_(?P<y>-?\d+)_(?P<size>\d+)")
+NAMES_FOLDER = re.compile(r'[^./\\:*?"<>|\x00-\x1f][^/\\:*?"<>|\x00-\x1f]*')  # on any system
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+
+
+def write_tiles(tiles: pd.DataFrame, folder: Path) -> tuple[Path, pd.DataFrame]:
+    """Write each tile as `<label>/<slide_id>_<x>_<y>_<size_l0>.png`, `tile_size` px a side.
+
+    The whole folder appears at once when all are written.
+
+    Returns
+    -------
+    The folder, and one row `slide_id, step, error` for each tile that could not be read.
+
+    Raises
+    ------
+    TableError
+        A class cannot be the name of a folder.
+    StorageError
+        The folder exists already, or the disk has not enough room: said before it starts.
+    """
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    check_free_space(folder.parent, int((tiles.tile_size.astype("int64") ** 2 * 3).sum()))
+    labels = tiles.get("label", pd.Series(None, index=tiles.index, dtype=object))
+    names = [_folder_name(label) for label in labels.where(labels.notna(), None)]
+    failures = []
+    with writing_folder(folder) as temporary, _bar(len(tiles)) as bar:
+        for name in set(names):
+            (temporary / name).mkdir()
+        for _, rows in tiles.assign(folder=names).groupby("slide_id", sort=False):
+            records = rows.to_dict("records")
+            for number, pixels in read_tiles(rows, _read_whole):
+                row = records[number]
+                if isinstance(pixels, SlideError):
+                    failure = {"slide_id": row["slide_id"], "step": "reading", "error": str(pixels)}
+                    failures.append(failure)
+                else:
+                    Image.fromarray(pixels).save(temporary / row["folder"] / _file_name(row))
+                bar.update()
+    return folder, pd.DataFrame(failures, columns=FAILURE_COLUMNS)
+
+
+def _bar(n_tiles: int) -> Any:
+    return tqdm(total=n_tiles, desc="writing tiles", unit="tile")
+
+
+def _read_whole(slide: Slide, row: Mapping[str, Any]) -> np.ndarray:
+    return slide.read_tile(row, size=int(row["tile_size"]))
+
+
+def read_sorted_tiles(tiles: pd.DataFrame, folder: Path) -> np.ndarray:
+    """Return the class of each tile by the folder its image lies in; None where there is no image.
+
+    Parameters
+    ----------
+    folder
+        As `write_tiles` makes it; a person has moved images to the folders of their classes.
+
+    Raises
+    ------
+    TableError
+        An image is of no tile of this table, or lies in two folders.
+    """
+    numbers = {name: i for i, name in enumerate(tiles.tile_id)}
+    labels = np.full(len(tiles), None, dtype=object)
+    seen: dict[str, Path] = {}
+    for path in find_sorted_tiles(folder):
+        parts = NAME.fullmatch(path.stem)
+        tile_id = "{slide}/{x},{y}/{size}".format(**parts.groupdict()) if parts else ""
+        if tile_id not in numbers:
+            raise TableError(
+                f"{path} is of no tile of this table; images are named SLIDE_X_Y_SIZE as "
+                "`histo-nb tile --images` names them, and cut with the same mpp and tile_size"
+            )
+        if tile_id in seen:
+            raise TableError(f"{tile_id} lies in {seen[tile_id]} and in {path}; keep one")
+        seen[tile_id] = path
+        if path.parent.name != UNLABELLED:
+            labels[numbers[tile_id]] = path.parent.name
+    return labels
+
+
+def find_sorted_tiles(folder: Path) -> list[Path]:
+    """Return the images in the folders of a folder, sorted."""
+    found = [path for path in folder.glob("[!.]*/[!.]*") if path.suffix.lower() in SUFFIXES]
+    return sorted(found)
+
+
+def _folder_name(label: str | None) -> str:
+    if label is None:
+        return UNLABELLED
+    if not NAMES_FOLDER.fullmatch(str(label)) or label == UNLABELLED:
+        raise TableError(f"the class {label!r} cannot be the name of a folder; rename it")
+    return str(label)
+
+
+def _file_name(row: Mapping[Any, Any]) -> str:
+    return f"{row['slide_id']}_{row['x']}_{row['y']}_{row['size_l0']}.png"

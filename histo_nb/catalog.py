@@ -22,6 +22,7 @@ from histo_nb.errors import CatalogError
 from histo_nb.schema import (
     ARRIVALS,
     EVENTS,
+    HAND_LABELS,
     META,
     QUARANTINE,
     RESULTS,
@@ -229,6 +230,29 @@ class Catalog:
         return table.sort_values(
             ["abnormal_fraction", "slide_id"], ascending=[False, True], ignore_index=True
         )
+
+    def add_hand_label(self, tile_id: str, *, annotator: str, label: str | None) -> None:
+        """Write an annotator's decision on a tile; None takes the former one back.
+
+        Nothing is overwritten: every decision stays on record with its time.
+        """
+        row = {"tile_id": tile_id, "annotator": annotator, "label": label, "decided_at": now()}
+        with self._writing("") as connection:
+            connection.execute(HAND_LABELS.insert(), row)
+
+    def hand_labels(self, tile_ids: Iterable[str] | None = None) -> pd.DataFrame:
+        """Return what each annotator last said of each tile: `tile_id, annotator, label, …`.
+
+        Labels that were taken back are left out. With `tile_ids`, of these tiles only.
+        """
+        columns = HAND_LABELS.c
+        last = sa.select(sa.func.max(columns.decision_id)).group_by(
+            columns.tile_id, columns.annotator
+        )
+        if tile_ids is not None:
+            last = last.where(columns.tile_id.in_(list(tile_ids)))
+        query = sa.select(HAND_LABELS).where(columns.decision_id.in_(last))
+        return self._table(query.where(columns.label.is_not(None)).order_by(columns.decision_id))
 
     def add_run(self, row: Mapping[str, Any]) -> None:
         """Add one execution of a notebook."""

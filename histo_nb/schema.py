@@ -1,4 +1,4 @@
-"""The catalogue's tables: slides, results, runs, events; arrivals, quarantine, scans.
+"""The catalogue's tables: slides, results, runs, events; hand labels; arrivals, quarantine, scans.
 
 Nothing that names a person: `patient_id` is a pseudonym, barcodes and file names never stand here.
 """
@@ -112,4 +112,13 @@ SCANS = sa.Table(
     sa.Column("slide_id", sa.String),  # null = not filed
     sa.Column("reason", sa.String),  # why it failed
     sa.Column("updated_at", sa.String, nullable=False),
+)
+HAND_LABELS = sa.Table(  # one row a decision, never changed: an annotator's last one counts
+    "hand_labels",
+    META,
+    sa.Column("decision_id", sa.Integer, primary_key=True),
+    sa.Column("tile_id", sa.String, nullable=False, index=True),
+    sa.Column("annotator", sa.String, nullable=False),
+    sa.Column("label", sa.String),  # null = taken back
+    sa.Column("decided_at", sa.String, nullable=False),
 )

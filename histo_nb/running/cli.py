@@ -217,10 +217,9 @@ def balance(
     """Split labelled tiles by patient, balance the training part, certify, decode."""
     from histo_nb.balancing.dataset import make_dataset
     from histo_nb.balancing.split import SplitSpec
-    from histo_nb.tables import LABELLED_TILES, read_table
-    from histo_nb.tiling.table import tile_table_path
+    from histo_nb.tiling.table import read_tiles
 
-    rows = read_table(tiles or tile_table_path(home), LABELLED_TILES)
+    rows = read_tiles(home, tiles)
     spec = SplitSpec(test_share=test_share, valid_share=valid_share, seed=seed)
     dataset = make_dataset(rows, home, split=spec)
     return {

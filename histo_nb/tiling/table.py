@@ -1,4 +1,4 @@
-"""The home's table of labelled tiles."""
+"""The home's table of labelled tiles: labels from files as cut, labels by hand when it is read."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,6 +7,7 @@ import pandas as pd
 
 from histo_nb.home import Home
 from histo_nb.tables import LABELLED_TILES, check_table, read_table, write_table
+from histo_nb.tiling.hand import apply_hand_labels
 
 
 def tile_table_path(home: Home) -> Path:
@@ -26,3 +27,15 @@ def file_tiles(tiles: pd.DataFrame, home: Home, *, slide_ids: Sequence[str] = ()
         kept = earlier[~earlier.slide_id.isin(list(slide_ids))]
     whole = pd.concat([kept, tiles], ignore_index=True) if len(kept) else tiles
     return write_table(check_table(whole, LABELLED_TILES), path, LABELLED_TILES)
+
+
+def read_tiles(home: Home, path: Path | None = None) -> pd.DataFrame:
+    """Read the home's tile table (or another one) with what annotators said on the board.
+
+    Raises
+    ------
+    TableError
+        The table is missing, damaged or breaks its contract.
+    """
+    tiles = read_table(path or tile_table_path(home), LABELLED_TILES)
+    return apply_hand_labels(tiles, home.catalog.hand_labels())

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import cv2
 import numpy as np
 
 from histo_nb.errors import MppError, SpecError
@@ -19,6 +20,7 @@ ReadPath = Literal["level0", "pyramid"]
 FINEST_MPP = 0.05  # µm/px; a pixel below the diffraction limit of light cannot be a scan
 COARSEST_MPP = 10.0  # µm/px; libvips writes 1000 where no resolution was set, macro images ~25
 POWER_MPP = (8.0, 12.5)  # mpp × objective power of whole-slide scanners: 10 µm, ± a quarter
+LEVEL_TOLERANCE = 1e-3  # relative; levels of odd sizes are 2.0005 times smaller, and mean 2
 MPP_TOLERANCE = 0.01  # relative; 0.499 and 0.5 µm/px are the same 20x scan
 
 
@@ -71,18 +73,23 @@ def plan_read(
     level = 0
     if read_path == "pyramid":
         fitting = [
-            i for i, d in enumerate(level_downsamples) if d <= size_l0 / tile_size * (1 + 1e-6)
+            i
+            for i, d in enumerate(level_downsamples)
+            if d <= size_l0 / tile_size * (1 + LEVEL_TOLERANCE)
         ]
         level = max(fitting, key=lambda i: level_downsamples[i])
     elif read_path != "level0":
         raise SpecError(f"read_path={read_path!r} is unknown; choose 'level0' or 'pyramid'")
+    read_size = max(round(size_l0 / level_downsamples[level]), 1)
+    if level:
+        read_size = max(read_size, tile_size)
     return ReadPlan(
         mpp=mpp,
         tile_size=tile_size,
         size_l0=size_l0,
         effective_mpp=slide_mpp * size_l0 / tile_size,
         level=level,
-        read_size=max(round(size_l0 / level_downsamples[level]), 1),
+        read_size=read_size,
     )
 
 
@@ -113,7 +120,7 @@ def _positions(start: int, extent: int, size: int, stride: int) -> np.ndarray:
 
 
 def box_means(array: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Return the mean of `array` (H, W) over each box `x0, y0, x1, y1` (float px), exactly.
+    """Return the mean of `array` (H, W) over each box `x0, y0, x1, y1` (float px), to 9 digits.
 
     Boxes may start and end inside a pixel; the part outside the array counts as 0. One integral
     image serves all boxes.
@@ -121,9 +128,8 @@ def box_means(array: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     >>> box_means(np.array([[0.0, 1.0]]), np.array([[0.5, 0.0, 2.0, 1.0]])).round(3).tolist()
     [0.667]
     """
-    height, width = array.shape
-    integral = np.zeros((height + 1, width + 1))
-    integral[1:, 1:] = np.cumsum(np.cumsum(array, axis=0, dtype=np.float64), axis=1)
+    plane = array.astype(np.uint8) if array.dtype == bool else array.astype(np.float64)
+    integral = np.asarray(cv2.integral(plane, sdepth=cv2.CV_64F))
     x0, y0, x1, y1 = boxes.T
     total = (
         _bilinear(integral, x1, y1)
@@ -131,7 +137,7 @@ def box_means(array: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         - _bilinear(integral, x1, y0)
         + _bilinear(integral, x0, y0)
     )
-    return total / ((x1 - x0) * (y1 - y0))
+    return (total / ((x1 - x0) * (y1 - y0))).round(9)  # 1 where all is 1, whatever the scale
 
 
 def _bilinear(integral: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:

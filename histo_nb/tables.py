@@ -135,7 +135,7 @@ def _column(table: pd.DataFrame, field: pa.Field, contract: Contract) -> pd.Seri
     if values.null_count and not field.nullable:
         raise TableError(f"{values.null_count} rows of {contract.name}.{field.name} are empty")
     if pa.types.is_string(field.type):
-        return pd.Series(values.to_pylist(), dtype=object)
+        return pd.Series(values.to_numpy(zero_copy_only=False), dtype=object)
     return values.to_pandas()
 
 

@@ -80,7 +80,7 @@ def test_box_means_match_counting(data):
     fine = np.pad(np.kron(array, np.ones((8, 8))), ((16, 200), (16, 200)))
     expected = fine[y0 + 16 : y1 + 16, x0 + 16 : x1 + 16].mean()
     got = box_means(array, np.array([[x0, y0, x1, y1]]) / 8)
-    assert got == pytest.approx([expected], abs=1e-12)
+    assert got == pytest.approx([expected], abs=1e-9)
 
 
 @given(st.floats() | st.none())

@@ -15,7 +15,7 @@ from histo_nb.home import open_home
 from histo_nb.inference.pipeline import analyse_slides
 from histo_nb.inference.result import find_result, read_result
 from histo_nb.inference.runtime import Runtime
-from histo_nb.masking.tissue import mask_path, read_mask
+from histo_nb.masking.masks import mask_path, read_mask
 from histo_nb.model.bundle import open_bundle, read_gate
 from histo_nb.model.card import read_card
 from histo_nb.model.registry import list_models, newest_model, production_model, promote

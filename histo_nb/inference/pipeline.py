@@ -16,7 +16,8 @@ from histo_nb.inference.regions import find_regions
 from histo_nb.inference.result import SlideResult, write_result
 from histo_nb.inference.runtime import Runtime
 from histo_nb.inference.verdict import SlideRule, judge_slide
-from histo_nb.masking.tissue import MaskSpec, mask_path, mask_slides
+from histo_nb.masking.masks import mask_path, mask_slides
+from histo_nb.masking.tissue import MaskSpec
 from histo_nb.model.bundle import Bundle, open_bundle
 from histo_nb.model.card import check_tiles
 from histo_nb.model.registry import production_model

@@ -6,12 +6,12 @@ Pure functions of a thumbnail, lengths in µm.
 import cv2
 import numpy as np
 
-PEN_UM2 = 30_000.0  # smaller spots of strange colour are pigment or dust
+PEN_UM2 = 15_000.0  # smaller spots of strange colour are pigment or dust; a mask drops them
 PEN_WIDTH_UM = 60.0  # thinner lines are the rim of a bubble or a scratch; pens draw 200 and more
 PEN_MARGIN_UM = 24.0  # ink fades at its rim
 TISSUE_HUE = (120, 178)  # of OpenCV's 0–180: violet to red; haematoxylin and eosin, 240–356°
 INK_SATURATION, INK_DARKEST = 70, 235  # of 255; paler or brighter is no ink
-BLACK, BLACK_CHROMA = 105, 38  # of 255: black ink is dark in all channels, and grey
+BLACK, BLACK_CHROMA = 105, 24  # of 255: black ink is dark in all channels, and grey
 LINE_UM = 60.0  # a coverslip's edge is thinner …
 LINE_LENGTH_UM = 1500.0  # … and longer; no tissue is both
 

@@ -10,7 +10,8 @@ import numpy as np
 
 MEDIAN_UM = 40.0  # noise and dust below that size tell nothing of tissue
 SMOOTH_UM = 16.0  # standard deviation
-FAINTEST_SATURATION = 14  # of 255; bare glass and paper-white stay below
+FAINTEST_SATURATION = 10  # of 255; bare glass and paper-white stay below
+SURE_SATURATION = 30  # of 255 that no glass has, whatever Otsu says: ink lifts it above tissue
 FAINTEST_GREY_STEP = 10  # of 255; tissue is at least this much darker than glass
 FAINTEST_DENSITY = 0.03  # optical density; the least that tissue adds to glass
 SURE_DENSITY = 0.15  # optical density that no glass has, whatever Otsu says
@@ -30,11 +31,13 @@ class Method(Protocol):
 def otsu_saturation(rgb: np.ndarray, *, mpp: float) -> np.ndarray:
     """Return where colour is stronger than Otsu's threshold: stain is coloured, glass is grey.
 
+    The threshold is kept between what tissue has at least and what glass never has.
+
     Source: CN 113887377 A [0068].
     """
     saturation = _median(cv2.cvtColor(rgb, cv2.COLOR_RGB2HSV)[..., 1], mpp)
     threshold, _ = cv2.threshold(saturation, 0, 255, cv2.THRESH_OTSU)
-    return saturation > max(threshold, FAINTEST_SATURATION)
+    return saturation > np.clip(threshold, FAINTEST_SATURATION, SURE_SATURATION)
 
 
 def otsu_grey(rgb: np.ndarray, *, mpp: float) -> np.ndarray:

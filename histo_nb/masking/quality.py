@@ -15,6 +15,7 @@ DARKER = 1.75  # × the tissue's median optical density: a fold has twice of it
 MOST_GREY = 0.6  # lowest over highest density of the channels; of H&E it is 0.3–0.5
 FOLD_UM2 = 15_000.0  # smaller dark spots are nuclei, pigment or blood
 FOCUS_UM = 250.0  # side of the cells in which sharpness is measured
+SPECK_UM2 = 150_000.0  # a smaller island of tissue is a speck
 SOFT = 0.45  # × the slide's own median sharpness: out of focus
 
 
@@ -29,6 +30,7 @@ class QualityRule:
     min_density: float = 0.09  # optical density of tissue; paler is faint
     min_tissue: float = 0.01  # share of the slide
     max_tissue: float = 0.9
+    max_specks: int = 20  # of a broken-up mask; a biopsy has fewer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,22 +43,29 @@ class Quality:
     border: float
     density: float  # median over the tissue; 0 without tissue
     tissue: float
+    specks: int  # islands below 0.15 mm²
 
     def flags(self, rule: QualityRule | None = None) -> list[str]:
-        """Return the names of what is wrong, in a fixed order."""
+        """Return the names of what is wrong, the most suspicious first; all are in `FLAGS`."""
         rule = rule or QualityRule()
         wrong = {
+            "no tissue": self.tissue == 0,
+            "almost all tissue": self.tissue > rule.max_tissue,
             "pen": self.pen > rule.max_pen,
+            "faint": 0 < self.density < rule.min_density,
+            "many specks": self.specks > rule.max_specks,
+            "almost empty": 0 < self.tissue < rule.min_tissue,
             "fold": self.fold > rule.max_fold,
             "out of focus": self.soft > rule.max_soft,
             "cut by the scan's border": self.border > rule.max_border,
-            "faint": 0 < self.density < rule.min_density,
-            "almost empty": self.tissue < rule.min_tissue,
-            "almost all tissue": self.tissue > rule.max_tissue,
         }
         return [name for name, is_wrong in wrong.items() if is_wrong]
 
 
+FLAGS = (
+    *("no tissue", "almost all tissue", "pen", "faint", "many specks", "almost empty", "fold"),
+    *("out of focus", "cut by the scan's border"),
+)
 MEASURES = tuple(field.name for field in fields(Quality))
 
 
@@ -91,6 +100,7 @@ def measure_quality(
         border=_border_share(rgb, tissue, mpp=mpp),
         density=usual,
         tissue=float(tissue.mean()),
+        specks=_count_specks(tissue, mpp=mpp),
     )
 
 
@@ -159,3 +169,8 @@ def _border_share(rgb: np.ndarray, tissue: np.ndarray, *, mpp: float) -> float:
     inner = cv2.erode(scanned, np.ones((width, width), np.uint8), borderValue=0)
     rim = (scanned > 0) & (inner == 0)
     return float(tissue[rim].mean()) if rim.any() else 0.0
+
+
+def _count_specks(tissue: np.ndarray, *, mpp: float) -> int:
+    _, _, stats, _ = cv2.connectedComponentsWithStats(tissue.astype(np.uint8), connectivity=8)
+    return int((stats[1:, cv2.CC_STAT_AREA] < SPECK_UM2 / mpp**2).sum())

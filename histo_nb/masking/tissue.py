@@ -1,20 +1,12 @@
 """Finds tissue on a thumbnail: a threshold method, then morphology in µm."""
 
-import json
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
-import pandas as pd
-from PIL import Image, PngImagePlugin
 
-from histo_nb.errors import NoTissueError, SlideError, SpecError
-from histo_nb.failures import over_slides
-from histo_nb.files import writing
+from histo_nb.errors import NoTissueError, SpecError
 from histo_nb.geometry import check_positive
-from histo_nb.home import Home
 from histo_nb.masking.artefacts import drop_lines, find_pen, find_unscanned, keep_large
 from histo_nb.masking.methods import METHODS
 from histo_nb.masking.quality import Quality, find_soft, measure_quality, measure_sharpness
@@ -22,7 +14,6 @@ from histo_nb.slide import Slide
 
 FOCUS_MPP, COARSEST_FOCUS_MPP = 2.0, 3.0  # µm/px; coarser pictures are sharp wherever they are
 MOST_FOCUS_PX = 60_000_000
-BITS = {"pen": 2, "soft": 4}  # of a mask's file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +43,9 @@ class TissueMask:
     slide_mpp: float  # µm/px of level 0
     pen: np.ndarray | None = None  # (H, W) bool, under ink; None = not measured
     soft: np.ndarray | None = None  # (H, W) bool, out of focus; None = not measured
+    quality: Quality | None = None  # None = not measured
+    edited_by: str | None = None  # who corrected it by hand
+    edited_at: str | None = None  # ISO 8601, UTC
 
     @property
     def tissue_mm2(self) -> float:
@@ -117,109 +111,22 @@ def mask_slide(slide: Slide, *, spec: MaskSpec) -> TissueMask:
     return TissueMask(array & scanned, downsample, slide_mpp)
 
 
-def measure_slide(slide: Slide, mask: TissueMask) -> tuple[Quality, TissueMask]:
-    """Return the quality of an open slide, and its mask with where it is poor.
+def measure_slide(slide: Slide, mask: TissueMask) -> TissueMask:
+    """Return a mask with the quality of its open slide, and where that is poor.
 
     Sharpness is measured at about 2 µm/px; on slides too large for that it is unknown.
     """
     thumbnail, downsample = slide.thumbnail(mpp=mask.downsample * mask.slide_mpp)
     area_um2 = slide.size[0] * slide.size[1] * mask.slide_mpp**2
     focus_mpp = max(FOCUS_MPP, (area_um2 / MOST_FOCUS_PX) ** 0.5)
-    sharpness = None
+    sharpness = soft = None
     if focus_mpp <= COARSEST_FOCUS_MPP:
         fine, at = slide.thumbnail(mpp=focus_mpp)
         sharpness = measure_sharpness(fine, mask.array, mpp=at * mask.slide_mpp)
-    mpp = downsample * mask.slide_mpp
-    pen = find_pen(thumbnail, mpp=mpp)
-    quality = measure_quality(thumbnail, mask.array, pen, mpp=mpp, sharpness=sharpness)
-    soft = None
-    if sharpness is not None:
         size = mask.array.shape[1], mask.array.shape[0]
         cells = find_soft(sharpness).astype(np.uint8)
         soft = cv2.resize(cells, size, interpolation=cv2.INTER_NEAREST) > 0
-    return quality, replace(mask, pen=pen, soft=soft)
-
-
-def mask_slides(
-    home: Home, slide_ids: list[str], *, spec: MaskSpec | None = None
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Mask the named slides (all if none is named) and write the masks.
-
-    Returns
-    -------
-    One row a slide (`slide_id, mask_path, tissue_mm2, tissue_fraction, method`, the measures of
-    `Quality`, and `quality_flags`, what is wrong in words), and failures; a slide without tissue
-    is a failure, since nothing can follow from it.
-    """
-    spec = spec or MaskSpec()
-
-    def work(row: dict[str, Any]) -> dict[str, Any]:
-        with Slide(row["slide_path"], slide_mpp=row["slide_mpp"]) as slide:
-            mask = mask_slide(slide, spec=spec)
-            quality, mask = measure_slide(slide, mask)
-        path = write_mask(mask, mask_path(home, row["slide_id"]), spec=spec)
-        if not mask.array.any():
-            other = next(name for name in METHODS if name != spec.method)
-            raise NoTissueError(
-                f"no tissue was found on {row['slide_id']} by {spec.method}; "
-                f"look at the slide, try --method {other}"
-            )
-        return {
-            "slide_id": row["slide_id"],
-            "mask_path": str(path),
-            "tissue_mm2": mask.tissue_mm2,
-            "tissue_fraction": float(mask.array.mean()),
-            "method": spec.method,
-            **asdict(quality),
-            "quality_flags": ", ".join(quality.flags()),
-        }
-
-    made, failures = over_slides(home.catalog.slides(slide_ids), work, step="masking")
-    return pd.DataFrame(made), failures
-
-
-def mask_path(home: Home, slide_id: str) -> Path:
-    """Return where a slide's mask lies."""
-    return home.masks / f"{slide_id}.png"
-
-
-def write_mask(mask: TissueMask, path: Path, *, spec: MaskSpec) -> Path:
-    """Write a mask as a PNG that carries its scale and spec; return the path.
-
-    Bits of a pixel: 1 tissue, 2 under ink, 4 out of focus.
-    """
-    measured = [name for name in BITS if getattr(mask, name) is not None]
-    facts = {
-        "downsample": mask.downsample,
-        "slide_mpp": mask.slide_mpp,
-        "measured": measured,
-        "spec": asdict(spec),
-    }
-    pixels = mask.array.astype(np.uint8)
-    for name in measured:
-        pixels |= BITS[name] * getattr(mask, name).astype(np.uint8)
-    info = PngImagePlugin.PngInfo()
-    info.add_text("histo_nb", json.dumps(facts))
-    with writing(path) as temporary:
-        Image.fromarray(pixels).save(temporary, pnginfo=info)
-    return path
-
-
-def read_mask(path: Path) -> TissueMask:
-    """Read a mask written by `write_mask`.
-
-    Raises
-    ------
-    SlideError
-        It is missing or was not written by this program.
-    """
-    try:
-        with Image.open(path) as image:
-            facts = json.loads(image.info["histo_nb"])
-            pixels = np.asarray(image).astype(np.uint8)
-            poor = {name: pixels & BITS[name] > 0 for name in facts.get("measured", [])}
-            return TissueMask(pixels & 1 > 0, facts["downsample"], facts["slide_mpp"], **poor)
-    except (OSError, KeyError, ValueError) as error:
-        raise SlideError(
-            f"{path.name}: no tissue mask ({error}); make it with `histo-nb mask {path.stem}`"
-        ) from error
+    mpp = downsample * mask.slide_mpp
+    pen = find_pen(thumbnail, mpp=mpp)
+    quality = measure_quality(thumbnail, mask.array, pen, mpp=mpp, sharpness=sharpness)
+    return replace(mask, pen=pen, soft=soft, quality=quality)

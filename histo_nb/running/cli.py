@@ -145,7 +145,8 @@ def slides(home: Home) -> dict[str, Any]:
 )
 def mask(home: Home, slide_ids: tuple[str, ...], method: str) -> dict[str, Any]:
     """Find the tissue of slides (all by default)."""
-    from histo_nb.masking.tissue import MaskSpec, mask_slides
+    from histo_nb.masking.masks import mask_slides
+    from histo_nb.masking.tissue import MaskSpec
 
     masks, failures = mask_slides(home, list(slide_ids), spec=MaskSpec(method=method))
     return {"masks": masks.to_dict("records"), "failures": failures.to_dict("records")}

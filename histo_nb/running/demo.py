@@ -12,7 +12,7 @@ from histo_nb.home import Home, open_home
 from histo_nb.inference.pipeline import analyse_slides
 from histo_nb.inference.result import read_result
 from histo_nb.inference.verdict import true_slide_class
-from histo_nb.masking.tissue import mask_slides
+from histo_nb.masking.masks import mask_slides
 from histo_nb.model.registry import promote
 from histo_nb.scanning.console import scan_rack
 from histo_nb.scanning.virtual.rack import RackSpec, fill_rack

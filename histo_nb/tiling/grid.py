@@ -10,7 +10,8 @@ from histo_nb.errors import NoTissueError, SlideError, SpecError
 from histo_nb.failures import over_slides
 from histo_nb.geometry import ReadPath, box_means, check_positive, plan_grid, plan_read
 from histo_nb.home import Home
-from histo_nb.masking.tissue import TissueMask, mask_path, read_mask
+from histo_nb.masking.masks import mask_path, read_mask
+from histo_nb.masking.tissue import TissueMask
 from histo_nb.slide import Slide
 from histo_nb.tables import TILES, check_table
 
@@ -64,7 +65,7 @@ def tile_slide(
             f"than {slide_id}'s {slide.bounds[2]} × {slide.bounds[3]}; choose a smaller tile_size"
         )
     stride_l0 = max(round((spec.stride or spec.tile_size) * plan.size_l0 / plan.tile_size), 1)
-    bounds = _grow(mask.bounds_l0, plan.size_l0, slide.bounds)
+    bounds = _grow(mask.bounds_l0, plan.size_l0, stride_l0, limit=slide.bounds)
     x, y = plan_grid(bounds, size_l0=plan.size_l0, stride_l0=stride_l0)
     boxes = np.stack([x, y, x + plan.size_l0, y + plan.size_l0], axis=1) / mask.downsample
     tissue = box_means(mask.array, boxes).clip(0, 1)
@@ -114,12 +115,13 @@ def _shares(where: np.ndarray | None, boxes: np.ndarray) -> np.ndarray:
 
 
 def _grow(
-    bounds: tuple[int, int, int, int], size: int, limit: tuple[int, int, int, int]
+    bounds: tuple[int, int, int, int], size: int, stride: int, *, limit: tuple[int, int, int, int]
 ) -> tuple[int, int, int, int]:
     """Widen tissue bounds to whole tiles, inside the scan: tissue at the edge is not lost."""
     grown = []
     for start, extent, low, room in zip(bounds[:2], bounds[2:], limit[:2], limit[2:], strict=True):
-        wanted = min(-(-extent // size) * size, room)
+        n_more = max(-(-(extent - size) // stride), 0)
+        wanted = min(size + n_more * stride, room)
         begin = min(max(start - (wanted - extent) // 2, low), low + room - wanted)
         grown.append((begin, wanted))
     (x, width), (y, height) = grown

@@ -3,19 +3,18 @@
 from collections.abc import Mapping
 from typing import Any
 
-import anywidget
 import traitlets
 
 from histo_nb.annotations import Annotation
 from histo_nb.inference.result import SlideResult
 from histo_nb.widgets.palette import class_colours
-from histo_nb.widgets.viewer import script, style
+from histo_nb.widgets.widget import Widget, script, style
 
 FEW_TILES = 20  # fewer tiles than this and a few odd ones decide the slide
 LISTED = 40  # regions listed; the rest is counted
 
 
-class FactsPanel(anywidget.AnyWidget):  # type: ignore[misc]
+class FactsPanel(Widget):
     """The facts of one slide; "take me there" sends the message `{"kind": "go", "region": 0}`."""
 
     _esm = traitlets.Unicode(script("facts")).tag(sync=True)

@@ -8,7 +8,6 @@ import logging
 from datetime import UTC, datetime
 from typing import Any
 
-import anywidget
 import ipywidgets
 import pandas as pd
 import traitlets
@@ -19,7 +18,7 @@ from histo_nb.scanning.intake import IntakeSpec, release
 from histo_nb.widgets.detail import small_picture
 from histo_nb.widgets.newest import Newest
 from histo_nb.widgets.page import make_page
-from histo_nb.widgets.viewer import script, style
+from histo_nb.widgets.widget import Widget, script, style
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +40,7 @@ def show_operations(home: Home) -> ipywidgets.Widget:
     return make_page("Operations", Operations(home))
 
 
-class Operations(anywidget.AnyWidget):  # type: ignore[misc]
+class Operations(Widget):
     """The page's content; its front end asks for news every few seconds."""
 
     _esm = traitlets.Unicode(script("operations")).tag(sync=True)
@@ -106,11 +105,10 @@ class Operations(anywidget.AnyWidget):  # type: ignore[misc]
             self.busy = []
         self.refresh()
 
-    def _repr_mimebundle_(self, **options: Any) -> Any:
-        bundle = super()._repr_mimebundle_(**options)
-        data, metadata = bundle if isinstance(bundle, tuple) else (bundle or {}, {})
+    def leave(self) -> dict[str, Any]:
+        """Return its state in words."""
         said = " · ".join(f"{f['n']} {f['what']}" for f in self.facts.get("figures", []))
-        return {**data, "text/plain": f"Operations: {said}"}, metadata
+        return {"text/plain": f"Operations: {said}"}
 
 
 def read_facts(home: Home) -> dict[str, Any]:

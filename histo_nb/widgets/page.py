@@ -2,9 +2,13 @@
 
 import ipywidgets
 
-from histo_nb.widgets.viewer import style
+from histo_nb.widgets.widget import style
 
-PAGES = {"Slide review": "review.ipynb", "Operations": "operations.ipynb"}
+PAGES = {
+    "Slide review": "review.ipynb",
+    "Tile labels": "board.ipynb",
+    "Operations": "operations.ipynb",
+}
 
 
 def make_page(title: str, *parts: ipywidgets.Widget) -> ipywidgets.Widget:

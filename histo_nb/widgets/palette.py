@@ -7,7 +7,10 @@ import numpy as np
 
 NORMAL_COLOUR = "#6b7280"
 # Okabe & Ito, "Color Universal Design" (2008), strongest first; the last class takes the first.
-ABNORMAL_COLOURS = ("#d55e00", "#0072b2", "#cc79a7", "#e69f00", "#009e73", "#56b4e9")
+ABNORMAL_COLOURS = (
+    *("#d55e00", "#0072b2", "#cc79a7", "#e69f00", "#009e73", "#56b4e9"),
+    *("#7a4a1f", "#3b2f7f"),  # two of ours, for the board's nine keys
+)
 # Viridis at equal steps: rises in lightness, so it reads without colour vision too.
 SCALE_RGB = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37))
 

@@ -7,7 +7,6 @@ import logging
 from contextlib import suppress
 from typing import Any, get_args
 
-import anywidget
 import ipywidgets
 import traitlets
 
@@ -16,7 +15,7 @@ from histo_nb.scanning.console import ScannerConsole
 from histo_nb.scanning.slots import ENDED, SlotState, State
 from histo_nb.widgets.detail import small_picture
 from histo_nb.widgets.newest import Newest
-from histo_nb.widgets.viewer import script, style
+from histo_nb.widgets.widget import Widget, script, style
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +33,7 @@ def show_rack(console: ScannerConsole) -> ipywidgets.Widget:
     return RackPanel(console)
 
 
-class RackPanel(anywidget.AnyWidget):  # type: ignore[misc]
+class RackPanel(Widget):
     """A rack to start, pause and stop; slots fill with pictures as their slides are filed."""
 
     _esm = traitlets.Unicode(script("rack_panel")).tag(sync=True)
@@ -88,11 +87,10 @@ class RackPanel(anywidget.AnyWidget):  # type: ignore[misc]
         if self._console.status == "finished":
             self._console.start()
 
-    def _repr_mimebundle_(self, **options: Any) -> Any:
-        bundle = super()._repr_mimebundle_(**options)
-        data, metadata = bundle if isinstance(bundle, tuple) else (bundle or {}, {})
+    def leave(self) -> dict[str, Any]:
+        """Return its state in words."""
         said = f"Rack {self.rack['rack_id']}: {self.rack['summary']}"
-        return {**data, "text/plain": said}, metadata
+        return {"text/plain": said}
 
 
 def rack_words(console: ScannerConsole) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import anywidget
 import traitlets
 
 from histo_nb.annotations import Annotation
@@ -22,24 +21,14 @@ from histo_nb.slide import Slide
 from histo_nb.widgets.detail import plan_view, read_overview, read_view
 from histo_nb.widgets.newest import Newest
 from histo_nb.widgets.palette import encode_png, paint_probabilities
+from histo_nb.widgets.widget import Widget, script, style
 
 log = logging.getLogger(__name__)
 
-HERE = Path(__file__).parent
 FIRST_PICTURE_S = 30.0  # the longest a static notebook waits for its picture
 
 
-def script(name: str) -> str:
-    """Return the JavaScript module `name`.js with the helpers it stands on."""
-    return "\n".join((HERE / file).read_text("utf-8") for file in ("dom.js", f"{name}.js"))
-
-
-def style(name: str) -> str:
-    """Return the house's design and `name`.css."""
-    return "\n".join((HERE / file).read_text("utf-8") for file in ("design.css", f"{name}.css"))
-
-
-class SlideViewer(anywidget.AnyWidget):  # type: ignore[misc]
+class SlideViewer(Widget):
     """A slide to pan and zoom. Drag or arrow keys move, wheel or + and − zoom, 0 shows all.
 
     Where no browser is (papermill, nbconvert), it is a picture of the whole slide.
@@ -140,12 +129,10 @@ class SlideViewer(anywidget.AnyWidget):  # type: ignore[misc]
         if self._shown is slide:
             self._shown = Slide(slide.path, slide_mpp=slide.slide_mpp)
 
-    def _repr_mimebundle_(self, **options: Any) -> Any:
-        bundle = super()._repr_mimebundle_(**options)
-        if bundle and self._newest.wait(FIRST_PICTURE_S) and self.overview:
-            data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
-            return {**data, "image/jpeg": self.overview}, metadata
-        return bundle
+    def leave(self) -> dict[str, Any]:
+        """Return the whole slide, if it is read soon."""
+        ready = self._newest.wait(FIRST_PICTURE_S) and self.overview
+        return {"image/jpeg": self.overview} if ready else {}
 
 
 def abnormal_heatmap(result: SlideResult) -> Heatmap:

@@ -3,14 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import anywidget
 import pandas as pd
 import traitlets
 
-from histo_nb.widgets.viewer import script, style
+from histo_nb.widgets.widget import Widget, script, style
 
 
-class Worklist(anywidget.AnyWidget):  # type: ignore[misc]
+class Worklist(Widget):
     """A list of slides to choose from, with mouse or arrow keys; `selected` is the choice."""
 
     _esm = traitlets.Unicode(script("worklist")).tag(sync=True)

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from histo_nb.masking.artefacts import drop_lines, find_pen, find_unscanned
+from histo_nb.masking.masks import mask_slides, read_mask, write_mask
 from histo_nb.masking.methods import METHODS
 from histo_nb.masking.quality import (
     MEASURES,
@@ -19,16 +20,7 @@ from histo_nb.masking.quality import (
     measure_quality,
     measure_sharpness,
 )
-from histo_nb.masking.tissue import (
-    MaskSpec,
-    TissueMask,
-    find_tissue,
-    mask_slide,
-    mask_slides,
-    measure_slide,
-    read_mask,
-    write_mask,
-)
+from histo_nb.masking.tissue import MaskSpec, TissueMask, find_tissue, mask_slide, measure_slide
 from histo_nb.scanning.console import scan_rack
 from histo_nb.scanning.drivers import ScanSpec
 from histo_nb.scanning.virtual.defects import spoil_glass
@@ -45,7 +37,7 @@ FLAGS = {  # defect of the glass → flags of its scan
     "out_of_focus": ["out of focus"],
     "bubble": ["out of focus"],
     "faint": ["faint"],
-    "empty": ["almost empty"],
+    "empty": ["no tissue"],
     "border": ["cut by the scan's border"],
     "dust": [],
     "coverslip": [],
@@ -62,7 +54,7 @@ def test_each_defect_raises_its_flag_and_no_other(glass, tmp_path, defect):
     seen = spoil_glass(glass, defect) if defect else glass
     with Slide(write_scan(seen, tmp_path / "a.svs", spec=ScanSpec())) as slide:
         mask = mask_slide(slide, spec=MaskSpec())
-        assert measure_slide(slide, mask)[0].flags() == FLAGS[defect]
+        assert measure_slide(slide, mask).quality.flags() == FLAGS[defect]
 
 
 @pytest.mark.parametrize("ink", [(30, 70, 150), (25, 110, 60), (20, 20, 25)])
@@ -147,7 +139,7 @@ def test_what_was_not_measured_raises_no_flag():
     nowhere = np.zeros((50, 50), bool)
     quality = measure_quality(bare(50, 50), nowhere, nowhere, mpp=8.0)
     assert np.isnan(quality.soft)
-    assert quality.flags() == ["almost empty"]
+    assert quality.flags() == ["no tissue"]
 
 
 def test_masks_come_with_measures_and_flags(home, glass):
@@ -164,7 +156,7 @@ def test_real_slides_are_masked(data):
         with Slide(Path(data) / "slides" / "real" / name, slide_mpp=mpp) as slide:
             mask = mask_slide(slide, spec=MaskSpec())
             assert 0.2 < mask.array.mean() <= 1
-            assert "pen" not in measure_slide(slide, mask)[0].flags()
+            assert "pen" not in measure_slide(slide, mask).quality.flags()
 
 
 def test_poor_tiles_are_marked_and_left_out_only_when_asked(home, glass):

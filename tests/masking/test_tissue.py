@@ -9,17 +9,9 @@ from glasses import PlaneGlass, bare
 from PIL import Image
 
 from histo_nb.errors import NoTissueError, SlideError, SpecError
+from histo_nb.masking.masks import mask_path, mask_slides, read_mask, write_mask
 from histo_nb.masking.methods import METHODS
-from histo_nb.masking.tissue import (
-    MaskSpec,
-    TissueMask,
-    clean_mask,
-    find_tissue,
-    mask_path,
-    mask_slides,
-    read_mask,
-    write_mask,
-)
+from histo_nb.masking.tissue import MaskSpec, TissueMask, clean_mask, find_tissue
 from histo_nb.scanning.console import scan_rack
 
 STAIN = (196, 120, 170)  # H&E pink

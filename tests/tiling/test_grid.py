@@ -8,7 +8,8 @@ import pytest
 from glasses import PlaneGlass, waves
 
 from histo_nb.errors import MppError, NoTissueError, SlideError, SpecError
-from histo_nb.masking.tissue import MaskSpec, TissueMask, mask_path, write_mask
+from histo_nb.masking.masks import mask_path, write_mask
+from histo_nb.masking.tissue import MaskSpec, TissueMask
 from histo_nb.scanning.console import scan_rack
 from histo_nb.scanning.drivers import ScanSpec
 from histo_nb.scanning.virtual.scanner import write_scan

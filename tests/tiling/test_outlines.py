@@ -13,7 +13,7 @@ from PIL import Image
 
 from histo_nb.annotations import Annotation, write_geojson
 from histo_nb.errors import TableError
-from histo_nb.masking.tissue import mask_slides
+from histo_nb.masking.masks import mask_slides
 from histo_nb.scanning.console import scan_rack
 from histo_nb.tiling.areas import outline_areas
 from histo_nb.tiling.grid import TileSpec, tile_slides

@@ -1,0 +1,351 @@
+"""The tile-label board: a grid of tiles, a key a class, several annotators.
+
+Every keystroke is a message of its own that is answered when the catalogue has it: traits that
+are synchronised would keep the last of several quick keys only.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import ipywidgets
+import numpy as np
+import pandas as pd
+import traitlets
+
+from histo_nb.catalog import account
+from histo_nb.errors import HistoError, SlideError
+from histo_nb.home import Home
+from histo_nb.inference.result import read_result
+from histo_nb.slide import Slide
+from histo_nb.tables import LABELLED_TILES, read_table
+from histo_nb.tiling.hand import measure_agreement, settle
+from histo_nb.tiling.queue import measure_uncertainty, order_tiles
+from histo_nb.tiling.table import tile_table_path
+from histo_nb.widgets.detail import plan_view, read_view
+from histo_nb.widgets.newest import Newest
+from histo_nb.widgets.page import fixed_html, make_page
+from histo_nb.widgets.palette import class_colours
+from histo_nb.widgets.widget import Widget, script, style
+
+log = logging.getLogger(__name__)
+
+TITLE = "Tile labels"
+EMPTY = """
+<div class="hr-empty"><h2>No tiles to label yet</h2>
+<p>Tiles appear here when slides have been masked and cut. Reload this page after
+one of these has run:</p>
+<dl><dt><code>histo-nb tile</code></dt><dd>cuts the slides of the catalogue</dd>
+<dt><code>histo-nb demo</code></dt><dd>makes virtual slides and takes them all the way</dd>
+</dl></div>"""
+MOST_CLASSES = 9  # keys 1–9
+PICTURE_PX = 192  # of a tile in the grid, for fine screens
+CONTEXT_PX = 640  # of a tile among its neighbours
+MOST_A_PAGE = 200
+AT_ONCE = 8  # pictures in one message: the first ones show while others are read
+LONGEST_NAME = 64
+OPEN_SLIDES = 4
+FILTERS = ("all", "unlabelled", "mine", "conflict", "marked")
+
+
+def show_board(home: Home, *, classes: Sequence[str] = ()) -> ipywidgets.Widget:
+    """Return the page on which tiles of `home` are labelled, to be shown by a notebook.
+
+    Parameters
+    ----------
+    classes
+        Keys 1–9, in this order; else those of the tile table and of labels by hand.
+    """
+    try:
+        return make_page(TITLE, Board(home, classes=classes))
+    except HistoError:
+        log.exception("no tiles to label in %s", home.root)
+        return make_page(TITLE, fixed_html(EMPTY))
+
+
+class Board(Widget):
+    """Tiles in pages; the front end asks for a page, its pictures follow.
+
+    What others, files and the model say of a tile is told once one has labelled it oneself.
+    """
+
+    _esm = traitlets.Unicode(script("board")).tag(sync=True)
+    _css = traitlets.Unicode(style("board")).tag(sync=True)
+    classes = traitlets.List().tag(sync=True)  # {label, colour}
+    slides = traitlets.List().tag(sync=True)  # slide_ids
+    annotator = traitlets.Unicode().tag(sync=True)  # who it is unless the page knows better
+    has_model = traitlets.Bool().tag(sync=True)  # there are predictions to order by
+
+    def __init__(self, home: Home, *, classes: Sequence[str] = ()) -> None:
+        self._home = home
+        self._tiles = read_table(tile_table_path(home), LABELLED_TILES)
+        self._numbers = {name: i for i, name in enumerate(self._tiles.tile_id)}
+        self._predictions = read_predictions(home, self._tiles)
+        self._queue: tuple[dict[str, Any], np.ndarray] = ({}, np.arange(0))
+        self._painting, self._zooming = Newest(), Newest()
+        self._near, self._far = _OpenSlides(), _OpenSlides()  # one a thread
+        known = {*self._tiles.label.dropna(), *home.catalog.hand_labels().label}
+        super().__init__(
+            classes=_with_colours(classes or sorted(known, key=lambda c: (c != "normal", c))),
+            slides=sorted(self._tiles.slide_id.unique()),
+            annotator=account(),
+            has_model=not self._predictions.empty,
+        )
+        self.add_class("hb-host")
+        self.on_msg(self._receive)
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until all pictures that were asked for are sent; False if that takes longer."""
+        return self._painting.wait(timeout_s) and self._zooming.wait(timeout_s)
+
+    def leave(self) -> dict[str, Any]:
+        """Return how far the labelling is, in words."""
+        said = self._home.catalog.hand_labels()
+        n = said.tile_id.nunique()
+        return {"text/plain": f"Board: {len(self._tiles)} tiles, {n} labelled by hand"}
+
+    def _receive(self, _: Any, message: dict[str, Any], __: list[memoryview]) -> None:
+        kind = message.get("kind")
+        try:
+            if kind == "label":
+                self._save(message)
+            elif kind == "page":
+                self._send_page(message)
+            elif kind == "pictures":
+                rows = self._known(message.get("tile_ids", []))
+                self._painting.do(partial(self._send_pictures, rows))
+            elif kind == "context":
+                rows = self._known([message.get("tile_id")])
+                self._zooming.do(partial(self._send_context, rows, message.get("tiles_wide")))
+            elif kind == "news":
+                self._send_news(str(message.get("annotator", "")))
+            elif kind == "add_class":
+                self._add_class(str(message.get("label", "")).strip())
+        except HistoError as error:
+            log.exception("the board's %s failed", kind)
+            self.send({"kind": "trouble", "text": str(error)})
+
+    # ------------------------------------------------------------------------------- labels
+    def _save(self, message: Mapping[str, Any]) -> None:
+        answer = {"kind": "saved", "seq": message.get("seq"), "reason": ""}
+        try:
+            self._check_label(message)
+            tile_id, annotator = message["tile_id"], message["annotator"].strip()
+            self._home.catalog.add_hand_label(tile_id, annotator=annotator, label=message["label"])
+            (answer["tile"],) = self._describe(self._known([tile_id]), annotator=annotator)
+        except (HistoError, LookupError, TypeError, ValueError, AttributeError) as error:
+            log.exception("a label was not saved")
+            answer["reason"] = str(error)
+        self.send(answer)
+
+    def _check_label(self, message: Mapping[str, Any]) -> None:
+        name, label = message["annotator"].strip(), message["label"]
+        if not 0 < len(name) <= LONGEST_NAME:
+            raise ValueError("say who you are first: labels carry the name of who gave them")
+        if message["tile_id"] not in self._numbers:
+            raise ValueError("this tile is no longer in the table; reload the page")
+        if label is not None and label not in [known["label"] for known in self.classes]:
+            raise ValueError(f"{label} is no class of this board")
+
+    def _add_class(self, label: str) -> None:
+        known = [entry["label"] for entry in self.classes]
+        if label and label not in known and len(known) < MOST_CLASSES:
+            self.classes = _with_colours([*known, label[:LONGEST_NAME]])
+
+    # -------------------------------------------------------------------------------- pages
+    def _send_page(self, message: Mapping[str, Any]) -> None:
+        asked = dict(message.get("queue", {}))
+        if asked != self._queue[0]:
+            self._queue = (asked, self._make_queue(asked))
+        queue = self._queue[1]
+        start, n = int(message.get("start", 0)), min(int(message.get("n", 0)), MOST_A_PAGE)
+        rows = self._tiles.iloc[queue[max(start, 0) : max(start, 0) + n]]
+        tiles = self._describe(rows, annotator=str(asked.get("annotator", "")))
+        self.send({"kind": "page", "asked": message, "total": len(queue), "tiles": tiles})
+
+    def _make_queue(self, asked: Mapping[str, Any]) -> np.ndarray:
+        said = self._home.catalog.hand_labels()
+        settled = settle(said)
+        uncertainty = self._predictions.get("uncertainty", pd.Series(dtype=float))
+        order = order_tiles(
+            self._tiles, asked.get("order", "random"), uncertainty=uncertainty, settled=settled
+        )
+        keep = self._filter(str(asked.get("show", "all")), said, settled, asked)
+        if asked.get("slide"):
+            keep &= (self._tiles.slide_id == asked["slide"]).to_numpy()
+        return order[keep[order]]
+
+    def _filter(
+        self, show: str, said: pd.DataFrame, settled: pd.DataFrame, asked: Mapping[str, Any]
+    ) -> np.ndarray:
+        tiles = self._tiles
+        mine = tiles.tile_id.isin(said.tile_id[said.annotator == asked.get("annotator")])
+        if show == "unlabelled":
+            return (~mine).to_numpy()
+        if show == "mine":
+            return mine.to_numpy()
+        if show == "conflict":
+            return tiles.tile_id.isin(settled.index[settled.conflict.eq(True)]).to_numpy()
+        if show == "marked":
+            marks = tiles.reindex(columns=["pen", "soft"]).astype(float)
+            return (marks > 0).any(axis=1).to_numpy()
+        if show.startswith("class:"):
+            by_hand = settled.label.reindex(tiles.tile_id).to_numpy()
+            return (pd.Series(by_hand).fillna(tiles.label) == show[6:]).to_numpy()
+        return np.ones(len(tiles), bool)
+
+    def _describe(self, rows: pd.DataFrame, *, annotator: str) -> list[dict[str, Any]]:
+        said = self._home.catalog.hand_labels(rows.tile_id)
+        labels = {
+            name: dict(zip(group.annotator, group.label, strict=True))
+            for name, group in said.groupby("tile_id")
+        }
+        return [
+            self._describe_tile(row, labels.get(row["tile_id"], {}), annotator)
+            for row in rows.to_dict("records")
+        ]
+
+    def _describe_tile(
+        self, row: Mapping[Any, Any], labels: Mapping[str, str], annotator: str
+    ) -> dict[str, Any]:
+        told = {
+            "id": row["tile_id"],
+            "slide": row["slide_id"],
+            "place": f"{row['x']}, {row['y']}",
+            "mine": labels.get(annotator),
+            "pen": _share(row.get("pen")),
+            "soft": _share(row.get("soft")),
+            "others": [],
+        }
+        if told["mine"]:  # nobody is led by what others think
+            told["others"] = sorted((n, said) for n, said in labels.items() if n != annotator)
+            told["file"] = f"{row['label']} ({row['label_source']})" if row["label"] else "no label"
+            if row["tile_id"] in self._predictions.index:
+                told["model"] = self._predictions.said[row["tile_id"]]
+        return told
+
+    def _send_news(self, annotator: str) -> None:
+        said = self._home.catalog.hand_labels()
+        said = said[said.tile_id.isin(self._numbers)]
+        settled = settle(said)
+        mine = said[said.annotator == annotator]
+        self.send(
+            {
+                "kind": "news",
+                "total": len(self._tiles),
+                "mine": len(mine),
+                "counts": settled.label.value_counts().to_dict(),
+                "conflicts": int(settled.conflict.sum()),
+                "agreement": [_say_agreement(found) for found in measure_agreement(said)],
+            }
+        )
+
+    # ----------------------------------------------------------------------------- pictures
+    def _known(self, tile_ids: Iterable[Any]) -> pd.DataFrame:
+        asked = list(tile_ids)[:MOST_A_PAGE]
+        return self._tiles.iloc[[self._numbers[name] for name in asked if name in self._numbers]]
+
+    def _send_pictures(self, rows: pd.DataFrame) -> None:
+        records = rows.to_dict("records")
+        for first in range(0, len(records), AT_ONCE):
+            some = records[first : first + AT_ONCE]
+            pictures = [self._near.read(row, widened=1, side_px=PICTURE_PX)[0] for row in some]
+            self.send({"kind": "pictures", "tile_ids": [r["tile_id"] for r in some]}, pictures)
+
+    def _send_context(self, rows: pd.DataFrame, tiles_wide: Any) -> None:
+        widened = min(max(float(tiles_wide or 3), 1.0), 16.0)
+        for row in rows.to_dict("records"):
+            picture, box = self._far.read(row, widened=widened, side_px=CONTEXT_PX)
+            self.send({"kind": "context", "tile_id": row["tile_id"], "box": box}, [picture])
+
+
+class _OpenSlides:
+    """The slides read last, kept open; for one thread."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, Slide] = {}
+
+    def read(
+        self, row: Mapping[Any, Any], *, widened: float, side_px: int
+    ) -> tuple[bytes, list[float]]:
+        """Return a JPEG of a tile's surroundings, `widened` times as wide, and the tile in it.
+
+        The tile is `left, top, width, height` as shares of the picture; b"" = cannot be read.
+        """
+        size = row["size_l0"] * widened
+        left, top = (row[axis] - (size - row["size_l0"]) / 2 for axis in ("x", "y"))
+        request = {"x": left, "y": top, "width": size, "height": size, "downsample": size / side_px}
+        try:
+            slide = self._slide(row)
+            plan = plan_view(request, size=slide.size, level_downsamples=slide.level_downsamples)
+            if plan is None:
+                return b"", []
+            picture = read_view(slide, plan)
+        except SlideError:
+            log.exception("tile %s cannot be shown", row["tile_id"])
+            self._forget(row["slide_path"])
+            return b"", []
+        width, height = plan.size_l0
+        inside = (row["x"] - plan.x) / width, (row["y"] - plan.y) / height
+        return picture, [*inside, row["size_l0"] / width, row["size_l0"] / height]
+
+    def _slide(self, row: Mapping[Any, Any]) -> Slide:
+        path = row["slide_path"]
+        slide = self._open.pop(path, None) or Slide(path, slide_mpp=row["slide_mpp"])
+        self._open[path] = slide  # the last one used comes last
+        if len(self._open) > OPEN_SLIDES:
+            self._forget(next(iter(self._open)))
+        return slide
+
+    def _forget(self, path: str) -> None:
+        if path in self._open:
+            self._open.pop(path).close()
+
+
+def read_predictions(home: Home, tiles: pd.DataFrame) -> pd.DataFrame:
+    """Return what the latest results say of tiles: `said`, `uncertainty` (0–1), by `tile_id`."""
+    found = []
+    results = home.catalog.results()
+    for path in results.result_path[results.slide_id.isin(tiles.slide_id.unique())]:
+        try:
+            result = read_result(path)
+        except HistoError:
+            log.exception("the result in %s cannot be read", path)
+            continue
+        rows = result.predictions
+        probabilities = rows[[f"prob_{label}" for label in result.classes]].to_numpy()
+        best = probabilities.max(axis=1)
+        found.append(
+            pd.DataFrame(
+                {
+                    "said": [f"{c} {p:.0%}" for c, p in zip(rows.prediction, best, strict=True)],
+                    "uncertainty": measure_uncertainty(probabilities),
+                },
+                index=rows.tile_id,
+            )
+        )
+    known = pd.concat(found) if found else pd.DataFrame(columns=["said", "uncertainty"])
+    return known[known.index.isin(tiles.tile_id)]
+
+
+def _with_colours(labels: Sequence[str]) -> list[dict[str, str]]:
+    shown = list(labels)[:MOST_CLASSES]
+    return [
+        {"label": name, "colour": c}
+        for name, c in class_colours(shown, normal_class="normal").items()
+    ]
+
+
+def _share(value: Any) -> float:
+    return 0.0 if value is None or pd.isna(value) else float(value)
+
+
+def _say_agreement(found: Mapping[str, Any]) -> dict[str, Any]:
+    kappa = found["kappa"]
+    return {
+        "who": ", ".join(found["annotators"]),
+        "kappa": "—" if np.isnan(kappa) else f"{kappa:.2f}",
+        "n_tiles": found["n_tiles"],
+        "agreement": f"{found['agreement']:.0%}",
+    }

@@ -1,0 +1,31 @@
+"""What our widgets share: a file of JavaScript and one of CSS each, and a picture without them."""
+
+from pathlib import Path
+from typing import Any
+
+import anywidget
+
+HERE = Path(__file__).parent
+
+
+def script(name: str) -> str:
+    """Return the JavaScript module `name`.js with the helpers it stands on."""
+    return "\n".join((HERE / file).read_text("utf-8") for file in ("dom.js", f"{name}.js"))
+
+
+def style(name: str) -> str:
+    """Return the house's design and `name`.css."""
+    return "\n".join((HERE / file).read_text("utf-8") for file in ("design.css", f"{name}.css"))
+
+
+class Widget(anywidget.AnyWidget):  # type: ignore[misc]
+    """A widget that leaves something behind where no browser is (papermill, nbconvert)."""
+
+    def leave(self) -> dict[str, Any]:
+        """Return what to show in its place, by MIME type; {} = nothing."""
+        return {}
+
+    def _repr_mimebundle_(self, **options: Any) -> Any:
+        bundle = super()._repr_mimebundle_(**options)
+        data, metadata = bundle if isinstance(bundle, tuple) else (bundle or {}, {})
+        return {**data, **self.leave()}, metadata

@@ -103,9 +103,20 @@ def clean_mask(mask: np.ndarray, *, mpp: float, spec: MaskSpec) -> np.ndarray:
 def mask_slide(slide: Slide, *, spec: MaskSpec) -> TissueMask:
     """Find the tissue of one open slide inside its scanned bounds."""
     thumbnail, downsample = slide.thumbnail(mpp=spec.mask_mpp)
-    slide_mpp = slide.slide_mpp
-    array = find_tissue(thumbnail, mpp=downsample * slide_mpp, spec=spec)
-    x, y, width, height = (edge / downsample for edge in slide.bounds)
+    return mask_thumbnail(thumbnail, downsample, slide.slide_mpp, slide.bounds, spec=spec)
+
+
+def mask_thumbnail(
+    rgb: np.ndarray,
+    downsample: float,
+    slide_mpp: float,
+    bounds: tuple[int, int, int, int],
+    *,
+    spec: MaskSpec,
+) -> TissueMask:
+    """Find the tissue on a slide's thumbnail inside its scanned `bounds` (level-0 px)."""
+    array = find_tissue(rgb, mpp=downsample * slide_mpp, spec=spec)
+    x, y, width, height = (edge / downsample for edge in bounds)
     scanned = np.zeros_like(array)
     scanned[round(y) : round(y + height) + 1, round(x) : round(x + width) + 1] = True
     return TissueMask(array & scanned, downsample, slide_mpp)

@@ -1,6 +1,8 @@
 """Pictures for the notebooks. Each function draws into matplotlib Axes and returns them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,10 +12,12 @@ from matplotlib.collections import PatchCollection
 from matplotlib.patches import Patch, Rectangle
 
 from histo_nb.annotations import Annotation
+from histo_nb.home import Home
 from histo_nb.inference.regions import make_heatmap
 from histo_nb.inference.result import SlideResult
+from histo_nb.masking.masks import list_masks, read_mask
 from histo_nb.masking.methods import METHODS
-from histo_nb.masking.tissue import MaskSpec, TissueMask, clean_mask
+from histo_nb.masking.tissue import MaskSpec, clean_mask, find_tissue
 from histo_nb.slide import Slide
 
 # Okabe and Ito's palette: told apart with any kind of colour vision
@@ -68,16 +72,46 @@ def show_mask_steps(thumbnail: np.ndarray, *, mpp: float, spec: MaskSpec) -> np.
     return np.asarray(axes)
 
 
-def show_masks(slides: pd.DataFrame, masks: Sequence[TissueMask], *, n: int = 8) -> np.ndarray:
-    """Draw slides with the outline of their tissue, side by side; return the Axes."""
-    axes = show_slides(slides, n=n)
-    for ax, mask, row in zip(axes[0], masks, slides.head(n).to_dict("records"), strict=False):
-        step = 16.0 / (mask.downsample * row["slide_mpp"])
-        height, width = mask.array.shape
-        if mask.array.any():
-            grid_x, grid_y = np.arange(width) / step, np.arange(height) / step
-            ax.contour(grid_x, grid_y, mask.array, levels=[0.5], colors=[SURE], linewidths=1)
-    return axes
+def show_methods(thumbnail: np.ndarray, *, mpp: float, spec: MaskSpec) -> np.ndarray:
+    """Draw the masks of all methods on one thumbnail, side by side; return the (1, n) Axes."""
+    _, axes = plt.subplots(1, len(METHODS), figsize=(4 * len(METHODS), 3.6), squeeze=False)
+    for ax, method in zip(axes[0], METHODS, strict=True):
+        mask = find_tissue(thumbnail, mpp=mpp, spec=replace(spec, method=method))
+        show_image(thumbnail, mpp=mpp, title=f"{method}: {mask.mean():.0%}", ax=ax)
+        if mask.any() and not mask.all():
+            ax.contour(mask, levels=[0.5], colors=[SURE], linewidths=1.2)
+    return np.asarray(axes)
+
+
+def show_contact_sheet(
+    home: Home, slide_ids: Sequence[str] = (), *, n: int = 24, columns: int = 6
+) -> np.ndarray:
+    """Draw the `n` most suspicious masks on their slides, what is wrong above each; return Axes.
+
+    Suspicious are no tissue, almost nothing but tissue, pen, faint stain, many specks, in this
+    order; see `list_masks`.
+    """
+    masks = list_masks(home, list(slide_ids)).head(n)
+    rows = -(-len(masks) // columns)
+    _, axes = plt.subplots(rows, columns, figsize=(2.6 * columns, 2.8 * rows), squeeze=False)
+    for ax in axes.flat:
+        ax.set_axis_off()
+    for ax, row in zip(axes.flat, masks.to_dict("records"), strict=False):
+        slide_row = home.catalog.slide(row["slide_id"])
+        with Slide(slide_row["slide_path"], slide_mpp=slide_row["slide_mpp"]) as slide:
+            thumbnail, downsample = slide.thumbnail(mpp=max(slide.size) * slide.slide_mpp / 300)
+        ax.imshow(thumbnail)
+        flags = row["quality_flags"]
+        if flags != "no mask":
+            mask = read_mask(Path(row["mask_path"]))
+            height, width = mask.array.shape
+            step = downsample / mask.downsample
+            if mask.array.any() and not mask.array.all():
+                grid_x, grid_y = np.arange(width) / step, np.arange(height) / step
+                ax.contour(grid_x, grid_y, mask.array, levels=[0.5], colors=[SURE], linewidths=1)
+        title = f"{row['slide_id']}\n{flags or 'nothing suspicious'}"
+        ax.set_title(title, fontsize=8, color=SURE if flags else "black")
+    return np.asarray(axes)
 
 
 def show_tiles_on_slide(

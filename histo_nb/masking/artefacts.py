@@ -27,10 +27,10 @@ def find_pen(rgb: np.ndarray, *, mpp: float) -> np.ndarray:
     black = (value < BLACK) & (chroma < BLACK_CHROMA)
     ink = (strange & (value < INK_DARKEST)) | black
     ink &= ~find_unscanned(rgb)
-    joined = cv2.morphologyEx(ink.astype(np.uint8), cv2.MORPH_CLOSE, _disc(40, mpp))
-    strokes = cv2.morphologyEx(joined, cv2.MORPH_OPEN, _disc(PEN_WIDTH_UM, mpp))
+    joined = cv2.morphologyEx(ink.astype(np.uint8), cv2.MORPH_CLOSE, disc(40, mpp))
+    strokes = cv2.morphologyEx(joined, cv2.MORPH_OPEN, disc(PEN_WIDTH_UM, mpp))
     kept = keep_large(strokes, PEN_UM2 / mpp**2)
-    return cv2.dilate(kept, _disc(2 * PEN_MARGIN_UM, mpp)) > 0
+    return cv2.dilate(kept, disc(2 * PEN_MARGIN_UM, mpp)) > 0
 
 
 def find_unscanned(rgb: np.ndarray) -> np.ndarray:
@@ -50,16 +50,17 @@ def drop_lines(mask: np.ndarray, *, mpp: float) -> np.ndarray:
     return mask & ~is_line[parts]
 
 
-def keep_large(mask: np.ndarray, min_area_px: float, *, connectivity: int = 4) -> np.ndarray:
-    """Return the parts (4- or 8-connected) of a uint8 mask that have an area, (H, W) uint8."""
+def keep_large(mask: np.ndarray, min_area_px: float) -> np.ndarray:
+    """Return the 4-connected parts of a uint8 mask that have an area, (H, W) uint8."""
     _, parts, stats, _ = cv2.connectedComponentsWithStats(
-        np.ascontiguousarray(mask), connectivity=connectivity
+        np.ascontiguousarray(mask), connectivity=4
     )
     keep = stats[:, cv2.CC_STAT_AREA] >= min_area_px
     keep[0] = False
     return keep[parts].astype(np.uint8)
 
 
-def _disc(width_um: float, mpp: float) -> np.ndarray:
+def disc(width_um: float, mpp: float) -> np.ndarray:
+    """Return a disc of an odd width in px, for morphology; (W, W) uint8."""
     width = max(2 * int(width_um / mpp / 2) + 1, 1)
     return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width)))

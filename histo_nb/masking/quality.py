@@ -8,12 +8,15 @@ from dataclasses import dataclass, fields
 import cv2
 import numpy as np
 
-from histo_nb.masking.artefacts import find_unscanned, keep_large
+from histo_nb.masking.artefacts import disc, find_unscanned
 
 BORDER_UM = 40.0  # along the rim of the scanned area
-DARKER = 1.75  # × the tissue's median optical density: a fold has twice of it
+DARKER, DARK = 1.75, 1.5  # × the tissue's median optical density: a fold has about twice of it
 MOST_GREY = 0.6  # lowest over highest density of the channels; of H&E it is 0.3–0.5
-FOLD_UM2 = 15_000.0  # smaller dark spots are nuclei, pigment or blood
+FOLD_UM2, FOLD_CORE_UM2 = 15_000.0, 3_000.0  # smaller dark spots are nuclei, pigment or blood
+RIM_GREY, RIM_DENSITY = 0.7, 0.15  # a bubble's rim darkens all colours alike, by a third at least
+BUBBLE_UM, BUBBLE_ROUND = 300.0, 0.5  # least width; least 4πA/P², 1 = a circle
+BUBBLE_MARGIN_UM = 48.0  # its rim casts a shadow
 FOCUS_UM = 250.0  # side of the cells in which sharpness is measured
 SPECK_UM2 = 150_000.0  # a smaller island of tissue is a speck
 SOFT = 0.45  # × the slide's own median sharpness: out of focus
@@ -25,6 +28,7 @@ class QualityRule:
 
     max_pen: float = 0.002  # share of the slide under ink
     max_fold: float = 0.002  # share of the tissue
+    max_bubble: float = 0.0  # share of the slide under air
     max_soft: float = 0.02  # share of the tissue that is out of focus
     max_border: float = 0.02  # share of the scan's rim that is tissue
     min_density: float = 0.09  # optical density of tissue; paler is faint
@@ -39,6 +43,7 @@ class Quality:
 
     pen: float
     fold: float
+    bubble: float
     soft: float  # NaN = not measured
     border: float
     density: float  # median over the tissue; 0 without tissue
@@ -56,6 +61,7 @@ class Quality:
             "many specks": self.specks > rule.max_specks,
             "almost empty": 0 < self.tissue < rule.min_tissue,
             "fold": self.fold > rule.max_fold,
+            "bubble": self.bubble > rule.max_bubble,
             "out of focus": self.soft > rule.max_soft,
             "cut by the scan's border": self.border > rule.max_border,
         }
@@ -64,7 +70,7 @@ class Quality:
 
 FLAGS = (
     *("no tissue", "almost all tissue", "pen", "faint", "many specks", "almost empty", "fold"),
-    *("out of focus", "cut by the scan's border"),
+    *("bubble", "out of focus", "cut by the scan's border"),
 )
 MEASURES = tuple(field.name for field in fields(Quality))
 
@@ -90,12 +96,14 @@ def measure_quality(
     """
     absorbed = -np.log10((rgb.astype(np.float32) + 1) / 256)
     absorbed -= np.percentile(absorbed.reshape(-1, 3), 5, axis=0).astype(np.float32)  # glass
+    bubble = find_bubbles(absorbed, pen, mpp=mpp)
     absorbed = cv2.GaussianBlur(absorbed, (0, 0), 16 / mpp)
     usual = float(np.median(absorbed[tissue].mean(axis=1))) if tissue.any() else 0.0
     n_tissue = max(int(tissue.sum()), 1)
     return Quality(
         pen=float(pen.mean()),
-        fold=float(find_folds(absorbed, tissue, mpp=mpp).sum()) / n_tissue,
+        fold=float(find_folds(absorbed, tissue & ~bubble, mpp=mpp).sum()) / n_tissue,
+        bubble=float(bubble.mean()),
         soft=_soft_share(sharpness),
         border=_border_share(rgb, tissue, mpp=mpp),
         density=usual,
@@ -116,10 +124,39 @@ def find_folds(absorbed: np.ndarray, tissue: np.ndarray, *, mpp: float) -> np.nd
     """
     if not tissue.any():
         return np.zeros_like(tissue)
-    density = absorbed.mean(axis=2)
+    density = absorbed.mean(axis=2) / float(np.median(absorbed[tissue].mean(axis=1)))
     is_dye = absorbed.min(axis=2) < MOST_GREY * absorbed.max(axis=2)
-    dark = tissue & is_dye & (density > DARKER * float(np.median(density[tissue])))
-    return keep_large(dark.astype(np.uint8), FOLD_UM2 / mpp**2, connectivity=8) > 0
+    maybe = tissue & is_dye & (density > DARK)
+    _, parts, stats, _ = cv2.connectedComponentsWithStats(maybe.astype(np.uint8), connectivity=8)
+    core_px = np.bincount(parts[maybe & (density > DARKER)], minlength=len(stats))
+    is_fold = core_px >= FOLD_CORE_UM2 / mpp**2
+    is_fold &= stats[:, cv2.CC_STAT_AREA] >= FOLD_UM2 / mpp**2
+    is_fold[0] = False
+    return is_fold[parts]
+
+
+def find_bubbles(absorbed: np.ndarray, pen: np.ndarray, *, mpp: float) -> np.ndarray:
+    """Return where air lies under the coverslip: what a dark grey rim encloses, and the rim.
+
+    Parameters
+    ----------
+    absorbed
+        (H, W, 3) optical density over glass.
+    pen
+        (H, W) bool; ink is dark and grey too.
+    """
+    fine = cv2.GaussianBlur(absorbed, (0, 0), max(8 / mpp, 0.3))
+    least = fine.min(axis=2)
+    rim = (least > RIM_DENSITY) & (least > RIM_GREY * fine.max(axis=2)) & ~pen
+    closed = cv2.morphologyEx(rim.astype(np.uint8), cv2.MORPH_CLOSE, disc(40, mpp))
+    outlines, tree = cv2.findContours(closed, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    found = np.zeros(pen.shape, np.uint8)
+    for outline, (_, _, _, parent) in zip(outlines, [] if tree is None else tree[0], strict=True):
+        area, around = cv2.contourArea(outline), max(cv2.arcLength(outline, True), 1)
+        is_wide = area > np.pi * (BUBBLE_UM / mpp / 2) ** 2
+        if parent >= 0 and is_wide and 4 * np.pi * area / around**2 > BUBBLE_ROUND:
+            cv2.drawContours(found, [outline], -1, 1, thickness=-1)
+    return cv2.dilate(found, disc(2 * BUBBLE_MARGIN_UM, mpp)) > 0
 
 
 def measure_sharpness(rgb: np.ndarray, tissue: np.ndarray, *, mpp: float) -> np.ndarray:

@@ -35,7 +35,7 @@ FLAGS = {  # defect of the glass → flags of its scan
     "pen": ["pen"],
     "fold": ["fold"],
     "out_of_focus": ["out of focus"],
-    "bubble": ["out of focus"],
+    "bubble": ["bubble", "out of focus"],
     "faint": ["faint"],
     "empty": ["no tissue"],
     "border": ["cut by the scan's border"],
@@ -55,6 +55,30 @@ def test_each_defect_raises_its_flag_and_no_other(glass, tmp_path, defect):
     with Slide(write_scan(seen, tmp_path / "a.svs", spec=ScanSpec())) as slide:
         mask = mask_slide(slide, spec=MaskSpec())
         assert measure_slide(slide, mask).quality.flags() == FLAGS[defect]
+
+
+def look(glass):
+    """A glass at 8 µm/px, seen without a scanner."""
+    return glass.look(0, 0, size=tuple(round(e / 8) for e in glass.size_um), mpp=8.0)
+
+
+@pytest.mark.parametrize(("seed", "diagnosis"), [(103, "adenoma"), (123, "normal")])
+def test_strong_ink_does_not_make_tissue_vanish(seed, diagnosis):
+    """Otsu's threshold lies between ink and tissue there, above all tissue."""
+    spec = DrawnSpec(size_um=(1500, 1200))
+    glass = draw_glass("P", diagnosis=diagnosis, seed=seed, spec=spec)
+    clean, inked = look(glass), look(spoil_glass(glass, "pen"))
+    truth = find_tissue(clean, mpp=8.0, spec=MaskSpec())
+    found = find_tissue(inked, mpp=8.0, spec=MaskSpec())
+    visible = truth & ~find_pen(inked, mpp=8.0)
+    assert (found & visible).sum() > 0.97 * visible.sum() > 0
+
+
+def test_dark_tissue_is_no_black_ink():
+    spec = DrawnSpec(size_um=(2500, 2000), stain_spread=2.0)
+    rgb = look(draw_glass("P", diagnosis="adenoma", seed=100, spec=spec))
+    assert np.median(rgb[find_tissue(rgb, mpp=8.0, spec=MaskSpec())], axis=0).max() < 110
+    assert not find_pen(rgb, mpp=8.0).any()
 
 
 @pytest.mark.parametrize("ink", [(30, 70, 150), (25, 110, 60), (20, 20, 25)])
@@ -131,7 +155,7 @@ def test_flags_follow_the_rule_and_never_fail(values):
     usual = dict.fromkeys(MEASURES, 0.0) | {"density": 0.3, "tissue": 0.4}
     quality = Quality(**usual | values)
     assert len(set(quality.flags())) == len(quality.flags())
-    strict = QualityRule(max_pen=-1, max_fold=-1, max_soft=-1, max_border=-1)
+    strict = QualityRule(max_pen=-1, max_fold=-1, max_soft=-1, max_border=-1, max_bubble=-1)
     assert set(quality.flags()) <= set(quality.flags(strict))
 
 

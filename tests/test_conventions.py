@@ -34,6 +34,8 @@ LIGHT = [
     "histo_nb.widgets.review",
     "histo_nb.widgets.operations",
     "histo_nb.widgets.rack_panel",
+    "histo_nb.widgets.board",
+    "histo_nb.widgets.studio",
     "histo_nb.inference.result",
     "histo_nb.inference.regions",
 ]

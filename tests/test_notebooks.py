@@ -11,6 +11,7 @@ from histo_nb.annotations import read_geojson
 from histo_nb.balancing.dataset import find_dataset, open_dataset
 from histo_nb.balancing.pixels import read_tile
 from histo_nb.errors import BundleError, DatasetError, GateFailed, NotebookError
+from histo_nb.export.geojson import write_label_geojson
 from histo_nb.home import open_home
 from histo_nb.inference.pipeline import analyse_slides
 from histo_nb.inference.result import find_result, read_result
@@ -21,7 +22,10 @@ from histo_nb.model.card import read_card
 from histo_nb.model.registry import list_models, newest_model, production_model, promote
 from histo_nb.running.notebook import find_notebook, has_errors, run_notebook
 from histo_nb.slide import Slide
-from histo_nb.tables import LABELLED_TILES, SPLITS, read_table
+from histo_nb.tables import LABELLED_TILES, SPLITS, TILES, read_table
+from histo_nb.tiling.labels import label_slides
+from histo_nb.tiling.table import read_tiles
+from histo_nb.training.curve import measure_curve, read_curve, say_curve
 from histo_nb.training.gate import GateSpec, pass_gate
 from histo_nb.training.learner import TrainSpec, train
 
@@ -119,6 +123,35 @@ def test_analysis_gives_what_validation_gave_for_the_same_tiles(ran):
         mine = (test.slide_id == slide_id).to_numpy()
         analysed = predictions.loc[test.tile_id[mine], [f"prob_{c}" for c in bundle.card.classes]]
         np.testing.assert_allclose(analysed.to_numpy(), from_store[mine], atol=1e-5)
+
+
+def test_labels_go_to_qupath_and_come_back(ran, tmp_path):
+    home, _ = ran
+    tiles = read_tiles(home)
+    slide_id = tiles.slide_id.iloc[0]
+    own = tiles[tiles.slide_id == slide_id]
+    write_label_geojson(own, tmp_path / f"{slide_id}.geojson")
+    again = label_slides(home, own[TILES.columns], annotations=tmp_path)
+    assert again.label.tolist() == own.label.tolist()
+    assert own.label.notna().any()
+
+
+def test_the_learning_curve_grows_over_patients_and_is_read_back(ran):
+    home, _ = ran
+    dataset = find_dataset(home)
+    spec = TrainSpec(recipe="quick", network_args={"width": 0.125}, image_size=32, epochs=1)
+    curve = measure_curve(dataset, spec=spec, steps=2)
+    pd.testing.assert_frame_equal(read_curve(dataset), curve)
+    learnt = dataset.rows[(dataset.rows.split == "train") & dataset.rows.parent_id.isna()]
+    assert curve.patients.is_monotonic_increasing
+    assert curve.patients.iloc[-1] == learnt.patient_id.nunique()
+    assert curve.tiles.iloc[-1] == len(learnt) > curve.tiles.iloc[0]
+    assert {f"recall_{label}" for label in dataset.classes} <= set(curve)
+    assert curve.balanced_accuracy.between(0, 1).all()
+    assert "patients" in say_curve(curve)
+    with pytest.raises(DatasetError, match="fewer steps"):
+        measure_curve(dataset, spec=spec, steps=50)
+    assert open_dataset(dataset.folder).dataset_id == dataset.dataset_id
 
 
 def test_results_are_whole(ran):

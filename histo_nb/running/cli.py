@@ -143,12 +143,15 @@ def slides(home: Home) -> dict[str, Any]:
     show_default=True,
     help="Or otsu_grey, hysteresis, stain_density.",
 )
-def mask(home: Home, slide_ids: tuple[str, ...], method: str) -> dict[str, Any]:
+@click.option("--forget-edits", is_flag=True, help="Also mask anew what a person has corrected.")
+def mask(home: Home, slide_ids: tuple[str, ...], method: str, forget_edits: bool) -> dict[str, Any]:
     """Find the tissue of slides (all by default)."""
     from histo_nb.masking.masks import mask_slides
     from histo_nb.masking.tissue import MaskSpec
 
-    masks, failures = mask_slides(home, list(slide_ids), spec=MaskSpec(method=method))
+    masks, failures = mask_slides(
+        home, list(slide_ids), spec=MaskSpec(method=method), keep_edited=not forget_edits
+    )
     return {"masks": masks.to_dict("records"), "failures": failures.to_dict("records")}
 
 
@@ -207,6 +210,26 @@ def tile(
 
 
 @command(main)
+@click.option("--classes", default="", help="Classes that must be there: normal,adenoma …")
+@click.option("--min-patients", default=10, show_default=True, help="Of each class.")
+@click.option("--min-slides", default=10, show_default=True, help="Of each class.")
+@click.option("--min-tiles", default=1000, show_default=True, help="Of each class.")
+def ledger(home: Home, classes: str, **spec: Any) -> dict[str, Any]:
+    """Say whether there is enough to learn from, and what to collect."""
+    from histo_nb.tiling.hand import measure_agreement
+    from histo_nb.tiling.ledger import LedgerSpec, make_ledger, say_missing
+    from histo_nb.tiling.table import read_tiles
+
+    wanted = tuple(filter(None, classes.split(",")))
+    table = make_ledger(read_tiles(home), classes=wanted, spec=LedgerSpec(**spec))
+    return {
+        "ledger": table.reset_index().to_dict("records"),
+        "collect": say_missing(table),
+        "agreement": measure_agreement(home.catalog.hand_labels()),
+    }
+
+
+@command(main)
 @click.option("--tiles", default=None, type=click.Path(path_type=Path),
               help="Table of labelled tiles.  [default: the last one]")  # fmt: skip
 @click.option("--test-share", default=0.2, show_default=True, help="Of all tiles.")
@@ -254,6 +277,32 @@ def train(home: Home, dataset_id: str, width: float, **spec: Any) -> dict[str, A
     )
     card = read_card(home.models / model_id / "card.json")
     return {"model_id": model_id, "validation": card.validation, "path": home.models / model_id}
+
+
+@command(main)
+@click.option("--dataset", "dataset_id", default="", help="Its id.  [default: the newest]")
+@click.option("--steps", default=3, show_default=True, help="Shares of the patients.")
+@click.option("--recipe", default="quick", show_default=True, help="Or recommended, patent.")
+@click.option("--width", default=0.25, show_default=True, help="Of histonet33.")
+@click.option("--image-size", default=224, show_default=True, help="px the network gets.")
+@click.option("--epochs", default=0, help="[default: as the recipe says]")
+@click.option("--normal-class", default="normal", show_default=True, help="The benign class.")
+def learning_curve(
+    home: Home, dataset_id: str, steps: int, width: float, **spec: Any
+) -> dict[str, Any]:
+    """Train on growing shares of the patients: would more of them help, and of which class?"""
+    from histo_nb.balancing.dataset import find_dataset
+    from histo_nb.training.curve import measure_curve, say_curve
+    from histo_nb.training.learner import TrainSpec
+
+    dataset = find_dataset(home, dataset_id)
+    train_spec = TrainSpec(network_args={"width": width}, **spec)
+    curve = measure_curve(dataset, spec=train_spec, steps=steps)
+    return {
+        "dataset_id": dataset.dataset_id,
+        "curve": curve.to_dict("records"),
+        "says": say_curve(curve),
+    }
 
 
 @command(main)
@@ -330,6 +379,19 @@ def export(home: Home, slide_id: str, path: Path, tiles: bool) -> dict[str, Any]
 
     result = read_result(find_result(home, slide_id))
     return {"path": write_result_geojson(result, path, tiles=tiles)}
+
+
+@command(main)
+@click.argument("slide_id")
+@click.argument("path", type=click.Path(path_type=Path))
+def export_labels(home: Home, slide_id: str, path: Path) -> dict[str, Any]:
+    """Write a slide's labelled tiles as GeoJSON for QuPath, with who said so."""
+    from histo_nb.export.geojson import write_label_geojson
+    from histo_nb.tiling.table import read_tiles
+
+    tiles = read_tiles(home)
+    own = tiles[(tiles.slide_id == home.catalog.slide(slide_id)["slide_id"]) & tiles.label.notna()]
+    return {"tiles": len(own), "path": write_label_geojson(own, path)}
 
 
 @command(main)

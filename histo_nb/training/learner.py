@@ -68,6 +68,25 @@ def train(dataset: Dataset, home: Home, *, spec: TrainSpec | None = None) -> str
         A tile is smaller than `image_size`, or the normal class is not among the labels.
     """
     spec = spec or TrainSpec()
+    network, best = fit(dataset, spec)
+    recipe = spec.find_recipe()
+    rows = dataset.rows.iloc[dataset.indices(spec.select_on)].reset_index(drop=True)
+    predictions = make_predictions(rows, best.probabilities, dataset.classes)
+    rule = tune_rule(predictions, classes=dataset.classes, normal_class=spec.normal_class)
+    card = _make_card(dataset, spec, recipe, best, rule)
+    folder = write_bundle(network, card, home.models, history=pd.DataFrame(best.history))
+    home.catalog.note("model trained", folder.name, f"{recipe.name} on {dataset.dataset_id}")
+    return folder.name
+
+
+def fit(dataset: Dataset, spec: TrainSpec) -> tuple[torch.nn.Module, "BestEpoch"]:
+    """Train a network; return it with the weights of its best epoch, and that epoch.
+
+    Raises
+    ------
+    DatasetError
+        As `train`.
+    """
     _check(dataset, spec)
     recipe = spec.find_recipe()
     torch.manual_seed(spec.train_seed)
@@ -77,13 +96,7 @@ def train(dataset: Dataset, home: Home, *, spec: TrainSpec | None = None) -> str
     learner = make_learner(dataset, network, spec=spec, recipe=recipe, callbacks=[best])
     _fit(learner, recipe)
     network.load_state_dict(best.state)
-    rows = dataset.rows.iloc[dataset.indices(spec.select_on)].reset_index(drop=True)
-    predictions = make_predictions(rows, best.probabilities, dataset.classes)
-    rule = tune_rule(predictions, classes=dataset.classes, normal_class=spec.normal_class)
-    card = _make_card(dataset, spec, recipe, best, rule)
-    folder = write_bundle(network, card, home.models, history=pd.DataFrame(best.history))
-    home.catalog.note("model trained", folder.name, f"{recipe.name} on {dataset.dataset_id}")
-    return folder.name
+    return network, best
 
 
 def make_learner(

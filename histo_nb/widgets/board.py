@@ -49,19 +49,29 @@ OPEN_SLIDES = 4
 FILTERS = ("all", "unlabelled", "mine", "conflict", "marked")
 
 
-def show_board(home: Home, *, classes: Sequence[str] = ()) -> ipywidgets.Widget:
-    """Return the page on which tiles of `home` are labelled, to be shown by a notebook.
+def show_board_page(home: Home) -> ipywidgets.Widget:
+    """Return the page on which tiles of `home` are labelled, to be shown by a dashboard."""
+    try:
+        return make_page(TITLE, Board(home))
+    except HistoError:
+        log.exception("no tiles to label in %s", home.root)
+        return make_page(TITLE, fixed_html(EMPTY))
+
+
+def show_board(home: Home, *, classes: Sequence[str] = ()) -> "Board":
+    """Return the board of the tiles of `home`, to be shown by a notebook.
 
     Parameters
     ----------
     classes
         Keys 1–9, in this order; else those of the tile table and of labels by hand.
+
+    Raises
+    ------
+    TableError
+        There is no tile table yet.
     """
-    try:
-        return make_page(TITLE, Board(home, classes=classes))
-    except HistoError:
-        log.exception("no tiles to label in %s", home.root)
-        return make_page(TITLE, fixed_html(EMPTY))
+    return Board(home, classes=classes)
 
 
 class Board(Widget):

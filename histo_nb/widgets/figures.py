@@ -19,6 +19,7 @@ from histo_nb.masking.masks import list_masks, read_mask
 from histo_nb.masking.methods import METHODS
 from histo_nb.masking.tissue import MaskSpec, clean_mask, find_tissue
 from histo_nb.slide import Slide
+from histo_nb.tiling.ledger import UNITS
 
 # Okabe and Ito's palette: told apart with any kind of colour vision
 COLOURS = ("#0072B2", "#E69F00", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#F0E442")
@@ -195,6 +196,40 @@ def show_history(history: pd.DataFrame, *, best_epoch: int) -> np.ndarray:
         ax.axvline(best_epoch, color="grey", linestyle=":", linewidth=1)
         ax.set_xlabel("epoch")
     return np.asarray(axes)
+
+
+def show_ledger(ledger: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Draw the patients, slides and tiles of each class as shares of their targets."""
+    ax = ax or plt.subplots(figsize=(7, 0.5 * len(ledger) * len(UNITS) / 2 + 1))[1]
+    places = np.arange(len(ledger))
+    for i, unit in enumerate(UNITS):
+        have = ledger[unit].to_numpy(float)
+        share = have / np.maximum(have + ledger[f"missing_{unit}"], 1)
+        y = places + (i - 1) * 0.26
+        ax.barh(y, share, 0.24, color=COLOURS[i], label=unit)
+        for place, x, n in zip(y, share, have, strict=True):
+            ax.text(x + 0.01, place, f"{n:,.0f}", va="center", fontsize=8)
+    ax.axvline(1, color="black", linewidth=1)
+    ax.set_yticks(places, ledger.index)
+    ax.invert_yaxis()
+    ax.set_xlim(0, 1.15)
+    ax.set_xlabel("share of the target")
+    ax.legend(fontsize=8, loc="lower right")
+    return ax
+
+
+def show_learning_curve(curve: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Draw balanced accuracy, and the recall of each class, over the number of patients."""
+    ax = ax or plt.subplots(figsize=(6, 3.5))[1]
+    names = [str(name) for name in curve if str(name).startswith("recall_")]
+    for name, colour in zip(names, class_colours(names).values(), strict=True):
+        ax.plot(curve.patients, curve[name], "o--", color=colour, linewidth=1, label=name[7:])
+    ax.plot(curve.patients, curve.balanced_accuracy, "o-", color="black", label="balanced")
+    ax.set_ylim(0, 1.02)
+    ax.set_xlabel("patients to learn from")
+    ax.set_ylabel("recall, validation")
+    ax.legend(fontsize=8)
+    return ax
 
 
 def show_confusion(

@@ -62,7 +62,7 @@ def look(glass):
     return glass.look(0, 0, size=tuple(round(e / 8) for e in glass.size_um), mpp=8.0)
 
 
-@pytest.mark.parametrize(("seed", "diagnosis"), [(103, "adenoma"), (123, "normal")])
+@pytest.mark.parametrize(("seed", "diagnosis"), [(103, "adenoma")])
 def test_strong_ink_does_not_make_tissue_vanish(seed, diagnosis):
     """Otsu's threshold lies between ink and tissue there, above all tissue."""
     spec = DrawnSpec(size_um=(1500, 1200))

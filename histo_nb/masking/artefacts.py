@@ -23,7 +23,7 @@ def find_pen(rgb: np.ndarray, *, mpp: float) -> np.ndarray:
     """
     hue, saturation, value = cv2.split(cv2.cvtColor(rgb, cv2.COLOR_RGB2HSV))
     strange = (hue < TISSUE_HUE[0]) & (hue > 35) & (saturation > INK_SATURATION)
-    chroma = value.astype(int) - rgb.min(axis=2)
+    chroma = cv2.subtract(value, extremes(rgb)[0])
     black = (value < BLACK) & (chroma < BLACK_CHROMA)
     ink = (strange & (value < INK_DARKEST)) | black
     ink &= ~find_unscanned(rgb)
@@ -35,7 +35,7 @@ def find_pen(rgb: np.ndarray, *, mpp: float) -> np.ndarray:
 
 def find_unscanned(rgb: np.ndarray) -> np.ndarray:
     """Return what the scanner never saw: pure white or pure black, (H, W) bool."""
-    low, high = rgb.min(axis=2), rgb.max(axis=2)
+    low, high = extremes(rgb)
     never = ((low == 255) | (high == 0)).astype(np.uint8)
     return cv2.morphologyEx(never, cv2.MORPH_OPEN, np.ones((5, 5), np.uint8)) > 0
 
@@ -58,6 +58,15 @@ def keep_large(mask: np.ndarray, min_area_px: float) -> np.ndarray:
     keep = stats[:, cv2.CC_STAT_AREA] >= min_area_px
     keep[0] = False
     return keep[parts].astype(np.uint8)
+
+
+def extremes(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the lowest and the highest channel of each pixel, two (H, W); quicker than NumPy."""
+    red, green, blue = cv2.split(image)
+    return (
+        np.asarray(cv2.min(cv2.min(red, green), blue)),
+        np.asarray(cv2.max(cv2.max(red, green), blue)),
+    )
 
 
 def disc(width_um: float, mpp: float) -> np.ndarray:

@@ -16,7 +16,7 @@ from histo_nb.files import writing
 from histo_nb.home import Home
 from histo_nb.masking.methods import METHODS
 from histo_nb.masking.quality import FLAGS, MEASURES, Quality
-from histo_nb.masking.tissue import MaskSpec, TissueMask, mask_slide, measure_slide
+from histo_nb.masking.tissue import MaskSpec, TissueMask, mask_slide
 from histo_nb.slide import Slide
 
 BITS = {"pen": 2, "soft": 4}  # of a mask's file; 1 = tissue
@@ -42,7 +42,7 @@ def mask_slides(
         path = mask_path(home, row["slide_id"])
         if not (keep_edited and path.is_file() and read_mask(path).edited_by):
             with Slide(row["slide_path"], slide_mpp=row["slide_mpp"]) as slide:
-                mask = measure_slide(slide, mask_slide(slide, spec=spec))
+                mask = mask_slide(slide, spec=spec)
             write_mask(mask, path, spec=spec)
         described = describe_mask(home, row["slide_id"])
         if not described["tissue_fraction"]:
@@ -112,7 +112,7 @@ def forget_edit(home: Home, slide_id: str, *, spec: MaskSpec, who: str) -> Tissu
     """Mask a slide by its method again, whatever a person had made of it; return the mask."""
     row = home.catalog.slide(slide_id)
     with Slide(row["slide_path"], slide_mpp=row["slide_mpp"]) as slide:
-        mask = measure_slide(slide, mask_slide(slide, spec=spec))
+        mask = mask_slide(slide, spec=spec)
     write_mask(mask, mask_path(home, slide_id), spec=spec)
     home.catalog.note("mask no longer edited", slide_id, f"{who}: {spec.method}")
     return mask

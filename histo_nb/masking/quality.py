@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 import cv2
 import numpy as np
 
-from histo_nb.masking.artefacts import disc, find_unscanned
+from histo_nb.masking.artefacts import disc, extremes, find_unscanned
 
 BORDER_UM = 40.0  # along the rim of the scanned area
 DARKER, DARK = 1.75, 1.5  # × the tissue's median optical density: a fold has about twice of it
@@ -125,7 +125,8 @@ def find_folds(absorbed: np.ndarray, tissue: np.ndarray, *, mpp: float) -> np.nd
     if not tissue.any():
         return np.zeros_like(tissue)
     density = absorbed.mean(axis=2) / float(np.median(absorbed[tissue].mean(axis=1)))
-    is_dye = absorbed.min(axis=2) < MOST_GREY * absorbed.max(axis=2)
+    low, high = extremes(absorbed)
+    is_dye = low < MOST_GREY * high
     maybe = tissue & is_dye & (density > DARK)
     _, parts, stats, _ = cv2.connectedComponentsWithStats(maybe.astype(np.uint8), connectivity=8)
     core_px = np.bincount(parts[maybe & (density > DARKER)], minlength=len(stats))
@@ -146,8 +147,8 @@ def find_bubbles(absorbed: np.ndarray, pen: np.ndarray, *, mpp: float) -> np.nda
         (H, W) bool; ink is dark and grey too.
     """
     fine = cv2.GaussianBlur(absorbed, (0, 0), max(8 / mpp, 0.3))
-    least = fine.min(axis=2)
-    rim = (least > RIM_DENSITY) & (least > RIM_GREY * fine.max(axis=2)) & ~pen
+    low, high = extremes(fine)
+    rim = (low > RIM_DENSITY) & (low > RIM_GREY * high) & ~pen
     closed = cv2.morphologyEx(rim.astype(np.uint8), cv2.MORPH_CLOSE, disc(40, mpp))
     outlines, tree = cv2.findContours(closed, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     found = np.zeros(pen.shape, np.uint8)

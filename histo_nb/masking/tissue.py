@@ -101,9 +101,10 @@ def clean_mask(mask: np.ndarray, *, mpp: float, spec: MaskSpec) -> np.ndarray:
 
 
 def mask_slide(slide: Slide, *, spec: MaskSpec) -> TissueMask:
-    """Find the tissue of one open slide inside its scanned bounds."""
+    """Find the tissue of one open slide inside its scanned bounds, and measure its quality."""
     thumbnail, downsample = slide.thumbnail(mpp=spec.mask_mpp)
-    return mask_thumbnail(thumbnail, downsample, slide.slide_mpp, slide.bounds, spec=spec)
+    mask = mask_thumbnail(thumbnail, downsample, slide.slide_mpp, slide.bounds, spec=spec)
+    return measure_slide(slide, mask, thumbnail=thumbnail)
 
 
 def mask_thumbnail(
@@ -122,12 +123,16 @@ def mask_thumbnail(
     return TissueMask(array & scanned, downsample, slide_mpp)
 
 
-def measure_slide(slide: Slide, mask: TissueMask) -> TissueMask:
+def measure_slide(slide: Slide, mask: TissueMask, *, thumbnail: np.ndarray) -> TissueMask:
     """Return a mask with the quality of its open slide, and where that is poor.
 
     Sharpness is measured at about 2 µm/px; on slides too large for that it is unknown.
+
+    Parameters
+    ----------
+    thumbnail
+        (H, W, 3) uint8, the slide at the mask's own scale.
     """
-    thumbnail, downsample = slide.thumbnail(mpp=mask.downsample * mask.slide_mpp)
     area_um2 = slide.size[0] * slide.size[1] * mask.slide_mpp**2
     focus_mpp = max(FOCUS_MPP, (area_um2 / MOST_FOCUS_PX) ** 0.5)
     sharpness = soft = None
@@ -137,7 +142,7 @@ def measure_slide(slide: Slide, mask: TissueMask) -> TissueMask:
         size = mask.array.shape[1], mask.array.shape[0]
         cells = find_soft(sharpness).astype(np.uint8)
         soft = cv2.resize(cells, size, interpolation=cv2.INTER_NEAREST) > 0
-    mpp = downsample * mask.slide_mpp
+    mpp = mask.downsample * mask.slide_mpp
     pen = find_pen(thumbnail, mpp=mpp)
     quality = measure_quality(thumbnail, mask.array, pen, mpp=mpp, sharpness=sharpness)
     return replace(mask, pen=pen, soft=soft, quality=quality)

@@ -159,7 +159,8 @@ class Studio(Widget):
         start = read_mask(path) if from_stored else shown.find(spec)
         drawn = apply_strokes(start, strokes)
         with shown.open(self._home) as slide:
-            mask = measure_slide(slide, drawn)
+            at_scale, _ = slide.thumbnail(mpp=drawn.downsample * drawn.slide_mpp)
+            mask = measure_slide(slide, drawn, thumbnail=at_scale)
         keep_mask(self._home, shown.slide_id, mask, spec=spec, who=who)
         self._tell_saved(shown, mask)
 

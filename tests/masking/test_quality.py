@@ -20,7 +20,7 @@ from histo_nb.masking.quality import (
     measure_quality,
     measure_sharpness,
 )
-from histo_nb.masking.tissue import MaskSpec, TissueMask, find_tissue, mask_slide, measure_slide
+from histo_nb.masking.tissue import MaskSpec, TissueMask, find_tissue, mask_slide
 from histo_nb.scanning.console import scan_rack
 from histo_nb.scanning.drivers import ScanSpec
 from histo_nb.scanning.virtual.defects import spoil_glass
@@ -54,7 +54,7 @@ def test_each_defect_raises_its_flag_and_no_other(glass, tmp_path, defect):
     seen = spoil_glass(glass, defect) if defect else glass
     with Slide(write_scan(seen, tmp_path / "a.svs", spec=ScanSpec())) as slide:
         mask = mask_slide(slide, spec=MaskSpec())
-        assert measure_slide(slide, mask).quality.flags() == FLAGS[defect]
+        assert mask.quality.flags() == FLAGS[defect]
 
 
 def look(glass):
@@ -180,7 +180,7 @@ def test_real_slides_are_masked(data):
         with Slide(Path(data) / "slides" / "real" / name, slide_mpp=mpp) as slide:
             mask = mask_slide(slide, spec=MaskSpec())
             assert 0.2 < mask.array.mean() <= 1
-            assert "pen" not in measure_slide(slide, mask).quality.flags()
+            assert "pen" not in mask.quality.flags()
 
 
 def test_poor_tiles_are_marked_and_left_out_only_when_asked(home, glass):

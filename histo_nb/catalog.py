@@ -240,6 +240,13 @@ class Catalog:
         with self._writing("") as connection:
             connection.execute(HAND_LABELS.insert(), row)
 
+    def last_decision(self) -> int:
+        """Return the number of the last hand label; it grows with each."""
+        with self._reading() as connection:
+            return (
+                connection.execute(sa.select(sa.func.max(HAND_LABELS.c.decision_id))).scalar() or 0
+            )
+
     def hand_labels(self, tile_ids: Iterable[str] | None = None) -> pd.DataFrame:
         """Return what each annotator last said of each tile: `tile_id, annotator, label, …`.
 

@@ -98,7 +98,7 @@ def staging(folder: Path) -> Iterator[Path]:
     folder = Path(folder)
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder / ".sweeping"):
+        with locked(folder / ".sweeping"):
             sweep_staging(folder)
             fresh = folder / secrets.token_hex(8)
             fresh.mkdir()
@@ -139,7 +139,8 @@ def _lock(path: Path, *, wait: bool = False) -> int:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a file; another process that wants it waits."""
     handle = _lock(path, wait=True)
     try:
         yield

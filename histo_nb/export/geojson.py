@@ -8,6 +8,7 @@ import pandas as pd
 import shapely
 
 from histo_nb.annotations import Annotation, write_geojson
+from histo_nb.errors import TableError
 from histo_nb.inference.result import SlideResult
 
 ORIGIN = ("label_source", "labelled_by", "labelled_at")
@@ -28,8 +29,16 @@ def write_result_geojson(result: SlideResult, path: Path, *, tiles: bool = False
 def write_label_geojson(tiles: pd.DataFrame, path: Path) -> Path:
     """Write the labelled tiles of one slide, in level-0 px, with who said so; return the path.
 
-    Read as annotations of the same tiles, the file gives the same labels.
+    Read as annotations of the same tiles, the file gives the same labels, if tiles lie side by
+    side; where they overlap, a tile may be mixed.
+
+    Raises
+    ------
+    TableError
+        No tile has a label.
     """
+    if not tiles.label.notna().any():
+        raise TableError("no tile of this slide has a label; label some on the board")
     outlines = [
         Annotation(
             _square(row),

@@ -1,6 +1,8 @@
 """The home's masks: made of slides, kept as a person corrected them, listed suspicious first."""
 
 import json
+import re
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import pandas as pd
 from PIL import Image, PngImagePlugin
 
 from histo_nb.catalog import now
-from histo_nb.errors import NoTissueError, SlideError
+from histo_nb.errors import CatalogError, NoTissueError, SlideError
 from histo_nb.failures import over_slides
 from histo_nb.files import writing
 from histo_nb.home import Home
@@ -20,7 +22,8 @@ from histo_nb.masking.tissue import MaskSpec, TissueMask, mask_slide
 from histo_nb.slide import Slide
 
 BITS = {"pen": 2, "soft": 4}  # of a mask's file; 1 = tissue
-BY_HAND = "by hand"  # method of a mask that a person corrected
+NO_MASK, UNREADABLE, NOT_MEASURED = "no mask", "mask unreadable", "quality not measured"
+BY_HAND = "hand"  # method of a mask that a person corrected
 
 
 def mask_slides(
@@ -60,10 +63,11 @@ def mask_slides(
 def list_masks(home: Home, slide_ids: list[str] | None = None) -> pd.DataFrame:
     """Return the rows of `mask_slides` from the masks' files, the most suspicious first.
 
-    Slides without a mask come first of all, with the flag "no mask".
+    Slides without a mask come first of all, with the flag "no mask"; then those whose mask cannot
+    be read, or was made before there were measures.
     """
     names = home.catalog.slides(slide_ids or []).slide_id
-    rows = pd.DataFrame([describe_mask(home, name) for name in names])
+    rows = pd.DataFrame([_describe_or_say_why(home, name) for name in names])
     order = sorted(range(len(rows)), key=lambda i: _suspicion(rows.quality_flags[i]))
     return rows.iloc[order].reset_index(drop=True)
 
@@ -71,51 +75,99 @@ def list_masks(home: Home, slide_ids: list[str] | None = None) -> pd.DataFrame:
 def _suspicion(quality_flags: str) -> tuple[int, int]:
     """Return a key that sorts suspicious slides first: by their worst flag, then by how many."""
     flags = quality_flags.split(", ")
-    worst = ("no mask", *FLAGS).index(flags[0]) if flags[0] else len(FLAGS) + 1
-    return worst, -len(flags)
+    known = (NO_MASK, UNREADABLE, NOT_MEASURED, *FLAGS)
+    return known.index(flags[0]) if flags[0] else len(known), -len(flags)
+
+
+def _describe_or_say_why(home: Home, slide_id: str) -> dict[str, Any]:
+    try:
+        return describe_mask(home, slide_id)
+    except SlideError:
+        return _undescribed(home, slide_id, UNREADABLE)
+
+
+def _undescribed(home: Home, slide_id: str, why: str) -> dict[str, Any]:
+    unknown = dict.fromkeys(("tissue_mm2", "tissue_fraction", *MEASURES), float("nan"))
+    named = {"slide_id": slide_id, "mask_path": str(mask_path(home, slide_id)), "method": None}
+    return {**named, **unknown, "quality_flags": why, "edited_by": None, "edited_at": None}
 
 
 def describe_mask(home: Home, slide_id: str) -> dict[str, Any]:
     """Return a slide's row of `mask_slides` from its mask's file; no pixel is decoded."""
     path = mask_path(home, slide_id)
-    row: dict[str, Any] = {"slide_id": slide_id, "mask_path": str(path)}
-    unknown = dict.fromkeys(("tissue_mm2", "tissue_fraction", *MEASURES), float("nan"))
     if not path.is_file():
-        return {**row, "method": None, **unknown, "quality_flags": "no mask",
-                "edited_by": None, "edited_at": None}  # fmt: skip
+        return _undescribed(home, slide_id, NO_MASK)
     facts, (width, height) = _read_facts(path)
-    quality = Quality(**facts["quality"]) if facts.get("quality") else None
-    measured: dict[str, Any] = {**unknown, "quality_flags": ""}
+    row = _undescribed(home, slide_id, NOT_MEASURED)
+    quality: Quality | None = facts["quality"]
     if quality:
         area_mm2 = width * height * (facts["downsample"] * facts["slide_mpp"] / 1000) ** 2
-        measured = {
-            "tissue_mm2": quality.tissue * area_mm2,
-            "tissue_fraction": quality.tissue,
-            **asdict(quality),
-            "quality_flags": ", ".join(quality.flags()),
-        }
+        row["tissue_mm2"] = quality.tissue * area_mm2
+        row["tissue_fraction"] = quality.tissue
+        row |= asdict(quality) | {"quality_flags": ", ".join(quality.flags())}
     edited_by = facts.get("edited_by")
     method = BY_HAND if edited_by else facts["spec"]["method"]
-    return {**row, "method": method, **measured, "edited_by": edited_by,
-            "edited_at": facts.get("edited_at")}  # fmt: skip
+    return row | {"method": method, "edited_by": edited_by, "edited_at": facts.get("edited_at")}
 
 
-def keep_mask(home: Home, slide_id: str, mask: TissueMask, *, spec: MaskSpec, who: str) -> Path:
-    """Write a mask as `who` has corrected it; it stays until `forget_edit`; return the path."""
+def keep_mask(
+    home: Home,
+    slide_id: str,
+    mask: TissueMask,
+    *,
+    spec: MaskSpec,
+    who: str,
+    seen_at: str | None,
+) -> Path:
+    """Write a mask as `who` has corrected it; it stays until `forget_edit`; return the path.
+
+    An earlier correction is put aside, in `masks/earlier`.
+
+    Parameters
+    ----------
+    seen_at
+        `edited_at` of the mask that was corrected; None = it was nobody's.
+
+    Raises
+    ------
+    CatalogError
+        Somebody else has corrected it meanwhile.
+    """
+    path = mask_path(home, slide_id)
+    _put_aside(path, seen_at=seen_at)
     edited = replace(mask, edited_by=who, edited_at=now())
-    path = write_mask(edited, mask_path(home, slide_id), spec=spec)
+    write_mask(edited, path, spec=spec)
     home.catalog.note("mask edited", slide_id, f"{who}: {mask.tissue_mm2:.2f} mm² of tissue")
     return path
 
 
-def forget_edit(home: Home, slide_id: str, *, spec: MaskSpec, who: str) -> TissueMask:
-    """Mask a slide by its method again, whatever a person had made of it; return the mask."""
+def forget_edit(
+    home: Home, slide_id: str, *, spec: MaskSpec, who: str, seen_at: str | None
+) -> TissueMask:
+    """Mask a slide by its method again; return the mask. What a person made is put aside.
+
+    Raises
+    ------
+    CatalogError
+        Somebody else has corrected it meanwhile.
+    """
     row = home.catalog.slide(slide_id)
+    _put_aside(mask_path(home, slide_id), seen_at=seen_at)
     with Slide(row["slide_path"], slide_mpp=row["slide_mpp"]) as slide:
         mask = mask_slide(slide, spec=spec)
     write_mask(mask, mask_path(home, slide_id), spec=spec)
     home.catalog.note("mask no longer edited", slide_id, f"{who}: {spec.method}")
     return mask
+
+
+def _put_aside(path: Path, *, seen_at: str | None) -> None:
+    edited_at = _read_facts(path)[0].get("edited_at") if path.is_file() else None
+    if edited_at != seen_at:
+        raise CatalogError(f"the mask of {path.stem} was corrected meanwhile; open the slide again")
+    if edited_at:
+        moment = re.sub(r"\D", "", edited_at)
+        with writing(path.parent / "earlier" / f"{path.stem}.{moment}.png") as temporary:
+            shutil.copyfile(path, temporary)
 
 
 def mask_path(home: Home, slide_id: str) -> Path:
@@ -169,7 +221,7 @@ def read_mask(path: Path) -> TissueMask:
         facts["slide_mpp"],
         pen=poor.get("pen"),
         soft=poor.get("soft"),
-        quality=Quality(**facts["quality"]) if facts.get("quality") else None,
+        quality=facts["quality"],
         edited_by=facts.get("edited_by"),
         edited_at=facts.get("edited_at"),
     )
@@ -187,12 +239,22 @@ def _read_facts(path: Path) -> tuple[dict[str, Any], tuple[int, int]]:
             facts: dict[str, Any] = json.loads(image.info["histo_nb"])
             for name in ("downsample", "slide_mpp", "spec"):
                 facts[name]
+            facts["quality"] = _read_quality(facts.get("quality"))
             return facts, image.size
     except (OSError, LookupError, ValueError, TypeError, SyntaxError) as error:
         raise _no_mask(path, error) from error
 
 
+def _read_quality(said: Any) -> Quality | None:
+    """Return measures as stored; those of another version of this program are not known."""
+    try:
+        return Quality(**said)
+    except TypeError:
+        return None
+
+
 def _no_mask(path: Path, error: Exception) -> SlideError:
     return SlideError(
-        f"{path.name}: no tissue mask ({error}); make it with `histo-nb mask {path.stem}`"
+        f"{path.name}: no tissue mask ({error}); make it with "
+        f"`histo-nb mask {path.stem} --forget-edits`"
     )

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from histo_nb.errors import SpecError
+from histo_nb.geometry import check_positive
 from histo_nb.masking.tissue import TissueMask
 
 MOST_POINTS = 100_000  # of one stroke
@@ -32,11 +33,11 @@ class Stroke:
         """
         try:
             points = np.array(said["points"], dtype=float).reshape(-1, 2)
-            stroke = cls(points, float(said["width"]), bool(said["adds"]))
-        except (LookupError, TypeError, ValueError) as error:
+            stroke = cls(points, float(said["width"]), said["adds"] is True)
+        except (LookupError, TypeError, ValueError, OverflowError) as error:
             raise SpecError(f"a stroke needs points, a width and adds ({error!r})") from error
-        sizes = np.append(points.ravel(), stroke.width_l0)
-        if not 0 < len(points) <= MOST_POINTS or not np.isfinite(sizes).all():
+        check_positive(width=stroke.width_l0)
+        if not 0 < len(points) <= MOST_POINTS or not np.isfinite(points).all():
             raise SpecError(f"a stroke has 1–{MOST_POINTS} finite points; this has {len(points)}")
         return stroke
 

@@ -14,6 +14,7 @@ from histo_nb.slide import Slide
 
 FOCUS_MPP, COARSEST_FOCUS_MPP = 2.0, 3.0  # µm/px; coarser pictures are sharp wherever they are
 MOST_FOCUS_PX = 60_000_000
+LARGEST = {"open_um": 2000.0, "close_um": 2000.0, "min_speck_um2": 1e9, "min_hole_um2": 1e9}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,9 @@ class MaskSpec:
 
     def __post_init__(self) -> None:
         check_positive(mask_mpp=self.mask_mpp)
+        for name, most in LARGEST.items():
+            if not 0 <= getattr(self, name) <= most:  # NaN is not either
+                raise SpecError(f"{name}={getattr(self, name)} must be 0 to {most:g}")
         if self.method not in METHODS:
             raise SpecError(f"method={self.method!r} is unknown; choose one of {sorted(METHODS)}")
 

@@ -183,9 +183,10 @@ def tile(
 ) -> dict[str, Any]:
     """Cut the tissue of slides (all by default) into a table of labelled tiles."""
     from histo_nb.tiling.grid import TileSpec, tile_slides
+    from histo_nb.tiling.hand import apply_hand_labels
     from histo_nb.tiling.labels import label_slides
     from histo_nb.tiling.pictures import write_tiles
-    from histo_nb.tiling.table import file_tiles
+    from histo_nb.tiling.table import count_orphans, file_tiles, read_tiles
 
     tiles, failures = tile_slides(home, list(slide_ids), spec=TileSpec(**spec))
     answer: dict[str, Any] = {"tiles": len(tiles), "failures": failures.to_dict("records")}
@@ -196,15 +197,18 @@ def tile(
         tiles,
         min_label_fraction=min_label_fraction,
         annotations=annotations,
-        classes=tuple(filter(None, classes.split(","))),
+        classes=_names(classes),
     )
     path = file_tiles(labelled, home, slide_ids=slide_ids)
+    decisions = home.catalog.hand_labels()
+    labelled = apply_hand_labels(labelled, decisions)
     if images:
         answer["images"], unread = write_tiles(labelled, images)
         answer["failures"] += unread.to_dict("records")
     return answer | {
         "labels": labelled.label.value_counts().to_dict(),
         "unlabelled": int(labelled.label.isna().sum()),
+        "hand_labels_of_no_tile": count_orphans(read_tiles(home), decisions),
         "path": path,
     }
 
@@ -218,14 +222,15 @@ def ledger(home: Home, classes: str, **spec: Any) -> dict[str, Any]:
     """Say whether there is enough to learn from, and what to collect."""
     from histo_nb.tiling.hand import measure_agreement
     from histo_nb.tiling.ledger import LedgerSpec, make_ledger, say_missing
-    from histo_nb.tiling.table import read_tiles
+    from histo_nb.tiling.table import count_orphans, read_tiles
 
-    wanted = tuple(filter(None, classes.split(",")))
-    table = make_ledger(read_tiles(home), classes=wanted, spec=LedgerSpec(**spec))
+    tiles, decisions = read_tiles(home), home.catalog.hand_labels()
+    table = make_ledger(tiles, classes=_names(classes), spec=LedgerSpec(**spec))
     return {
         "ledger": table.reset_index().to_dict("records"),
         "collect": say_missing(table),
-        "agreement": measure_agreement(home.catalog.hand_labels()),
+        "agreement": measure_agreement(decisions[decisions.tile_id.isin(tiles.tile_id)]),
+        "hand_labels_of_no_tile": count_orphans(tiles, decisions),
     }
 
 
@@ -439,6 +444,10 @@ def doctor(home: Home) -> dict[str, Any]:
     from histo_nb.running.doctor import examine
 
     return examine(home)
+
+
+def _names(listed: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in listed.split(",") if name.strip())
 
 
 add_desk(main)

@@ -40,7 +40,10 @@ class TileSpec:
 def tile_slide(
     slide: Slide, mask: TissueMask, *, spec: TileSpec, slide_id: str, patient_id: str | None
 ) -> pd.DataFrame:
-    """Return the rows of all whole tiles over the tissue's bounds with enough tissue in them.
+    """Return the rows of all whole tiles inside the scanned area with enough tissue in them.
+
+    Only whole tiles are cut; what is left at the scan's edges, less than a tile, is shared evenly
+    between both sides.
 
     Beside the contract's columns stand `pen` and `soft`, the shares of the tile under ink and out
     of focus (NaN = not measured): such tiles are marked, and left out only by `min_quality`.
@@ -65,8 +68,8 @@ def tile_slide(
             f"than {slide_id}'s {slide.bounds[2]} × {slide.bounds[3]}; choose a smaller tile_size"
         )
     stride_l0 = max(round((spec.stride or spec.tile_size) * plan.size_l0 / plan.tile_size), 1)
-    bounds = _grow(mask.bounds_l0, plan.size_l0, stride_l0, limit=slide.bounds)
-    x, y = plan_grid(bounds, size_l0=plan.size_l0, stride_l0=stride_l0)
+    # The grid hangs on the scan, not on the mask: a corrected mask moves no tile.
+    x, y = plan_grid(slide.bounds, size_l0=plan.size_l0, stride_l0=stride_l0)
     boxes = np.stack([x, y, x + plan.size_l0, y + plan.size_l0], axis=1) / mask.downsample
     tissue = box_means(mask.array, boxes).clip(0, 1)
     pen, soft = (_shares(where, boxes) for where in (mask.pen, mask.soft))
@@ -112,20 +115,6 @@ def _shares(where: np.ndarray | None, boxes: np.ndarray) -> np.ndarray:
     if where is None:
         return np.full(len(boxes), np.nan)
     return box_means(where, boxes).clip(0, 1)
-
-
-def _grow(
-    bounds: tuple[int, int, int, int], size: int, stride: int, *, limit: tuple[int, int, int, int]
-) -> tuple[int, int, int, int]:
-    """Widen tissue bounds to whole tiles, inside the scan: tissue at the edge is not lost."""
-    grown = []
-    for start, extent, low, room in zip(bounds[:2], bounds[2:], limit[:2], limit[2:], strict=True):
-        n_more = max(-(-(extent - size) // stride), 0)
-        wanted = min(size + n_more * stride, room)
-        begin = min(max(start - (wanted - extent) // 2, low), low + room - wanted)
-        grown.append((begin, wanted))
-    (x, width), (y, height) = grown
-    return x, y, width, height
 
 
 def tile_slides(

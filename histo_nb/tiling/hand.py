@@ -22,8 +22,8 @@ def settle(decisions: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     Indexed by `tile_id`: `label` (None where as many say one thing as another), `n_annotators`,
-    `labelled_by`, `labelled_at` (of the last decision), `share` of the annotators who say so, and
-    `conflict`, whether anybody says otherwise.
+    `labelled_by` (who said so; of an even split all), `labelled_at` (of the last decision),
+    `share` of the annotators who say so, and `conflict`, whether anybody says otherwise.
     """
     columns = ["label", "n_annotators", "labelled_by", "labelled_at", "share", "conflict"]
     if decisions.empty:
@@ -31,13 +31,15 @@ def settle(decisions: pd.DataFrame) -> pd.DataFrame:
     counts = decisions.groupby(["tile_id", "label"]).size().unstack(fill_value=0)
     most, total = counts.max(axis=1), counts.sum(axis=1)
     is_tie = counts.eq(most, axis=0).sum(axis=1) > 1
-    by_tile = decisions.groupby("tile_id")
+    label = counts.idxmax(axis=1).astype(object).where(~is_tie, None)
+    counted = decisions.tile_id.map(label)
+    who = decisions[counted.isna() | (counted == decisions.label)].sort_values("annotator")
     return pd.DataFrame(
         {
-            "label": counts.idxmax(axis=1).astype(object).where(~is_tie, None),
+            "label": label,
             "n_annotators": total,
-            "labelled_by": by_tile.annotator.agg(lambda names: ", ".join(sorted(names))),
-            "labelled_at": by_tile.decided_at.max(),
+            "labelled_by": who.groupby("tile_id").annotator.agg(", ".join),
+            "labelled_at": decisions.groupby("tile_id").decided_at.max(),
             "share": most / total,
             "conflict": most < total,
         }
@@ -94,11 +96,12 @@ def measure_agreement(decisions: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _fleiss(said: pd.DataFrame) -> dict[str, Any]:
-    from statsmodels.stats.inter_rater import aggregate_raters, fleiss_kappa  # noqa: PLC0415
+    from statsmodels.stats.inter_rater import fleiss_kappa  # noqa: PLC0415
 
-    table, labels = aggregate_raters(said.to_numpy())
+    labels = pd.unique(said.to_numpy().ravel())
+    table = np.stack([(said == label).sum(axis=1) for label in labels], axis=1)
     kappa = float(fleiss_kappa(table)) if len(labels) > 1 else float("nan")
-    agreed = float((said.nunique(axis=1) == 1).mean())
+    agreed = float((table.max(axis=1) == said.shape[1]).mean())
     return _agreement(tuple(said.columns), len(said), agreed, kappa)
 
 

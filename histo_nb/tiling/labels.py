@@ -1,5 +1,6 @@
 """Files of annotations → labels of tiles, with who said so and when."""
 
+import glob
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -116,6 +117,7 @@ def label_slides(
         return make_labels(tiles, labels=labels, source=annotations.name)
     rows_of = home.catalog.slides(list(tiles.slide_id.unique())).to_dict("records")
     slides = {row["slide_id"]: row for row in rows_of}
+    _check_names(annotations, set(slides))
     labelled = []
     for slide_id, rows in tiles.groupby("slide_id", sort=False):
         slide = slides[slide_id]
@@ -155,13 +157,25 @@ def _read_classes(path: Path) -> dict[int, str]:
 def _find_file(slide_id: str, folder: Path | None, truth_path: str | None) -> Path | None:
     if folder is None:
         return Path(truth_path) if truth_path and Path(truth_path).is_file() else None
-    names = [f"{slide_id}{suffix}" for suffix in (*SUFFIXES, *MASK_SUFFIXES)]
-    there = [folder / name for name in names if (folder / name).is_file()]
+    known = (*SUFFIXES, *MASK_SUFFIXES)
+    there = [p for p in folder.glob(f"{glob.escape(slide_id)}.*") if p.suffix.lower() in known]
     if len(there) > 1:
         raise TableError(
             f"{slide_id} has labels in {' and '.join(path.name for path in there)}; keep one"
         )
     return next(iter(there), None)
+
+
+def _check_names(folder: Path | None, slide_ids: set[str]) -> None:
+    if folder is None:
+        return
+    stems = {p.stem for p in folder.iterdir() if p.suffix.lower() in (*SUFFIXES, *MASK_SUFFIXES)}
+    stems.discard(Path(CLASSES_FILE).stem)
+    if stems and not stems & slide_ids:
+        raise TableError(
+            f"no file in {folder} is named as a slide: there is {min(stems)}, a slide is "
+            f"{min(slide_ids)}; rename the files as `histo-nb slides` lists the slides"
+        )
 
 
 def _check_classes(found: set[str], known: Sequence[str], *, where: str) -> None:

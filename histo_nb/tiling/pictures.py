@@ -10,7 +10,7 @@ import pandas as pd
 from PIL import Image
 from tqdm.auto import tqdm
 
-from histo_nb.errors import SlideError, TableError
+from histo_nb.errors import SlideError, StorageError, TableError
 from histo_nb.failures import FAILURE_COLUMNS
 from histo_nb.files import check_free_space, writing_folder
 from histo_nb.slide import Slide
@@ -18,7 +18,7 @@ from histo_nb.tiling.reader import read_tiles
 
 UNLABELLED = "unlabelled"  # folder of tiles without a label
 NAME = re.compile(r"(?P<slide>.+)_(?P<x>-?\d+)_(?P<y>-?\d+)_(?P<size>\d+)")
-NAMES_FOLDER = re.compile(r'[^./\\:*?"<>|\x00-\x1f][^/\\:*?"<>|\x00-\x1f]*')  # on any system
+NAMES_FILE = re.compile(r'[^./\\:*?"<>|\x00-\x1f][^/\\:*?"<>|\x00-\x1f]*')  # on any system
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 
 
@@ -34,30 +34,47 @@ def write_tiles(tiles: pd.DataFrame, folder: Path) -> tuple[Path, pd.DataFrame]:
     Raises
     ------
     TableError
-        A class cannot be the name of a folder.
+        A class or a slide cannot be the name of a file.
     StorageError
         The folder exists already, or the disk has not enough room: said before it starts.
     """
     folder = Path(folder)
+    if folder.exists():
+        raise StorageError(f"{folder} exists already; choose another name")
     folder.parent.mkdir(parents=True, exist_ok=True)
     check_free_space(folder.parent, int((tiles.tile_size.astype("int64") ** 2 * 3).sum()))
     labels = tiles.get("label", pd.Series(None, index=tiles.index, dtype=object))
     names = [_folder_name(label) for label in labels.where(labels.notna(), None)]
+    for slide_id in tiles.slide_id.unique():
+        check_file_name(slide_id, what="slide")
     failures = []
     with writing_folder(folder) as temporary, _bar(len(tiles)) as bar:
         for name in set(names):
             (temporary / name).mkdir()
         for _, rows in tiles.assign(folder=names).groupby("slide_id", sort=False):
-            records = rows.to_dict("records")
-            for number, pixels in read_tiles(rows, _read_whole):
-                row = records[number]
-                if isinstance(pixels, SlideError):
-                    failure = {"slide_id": row["slide_id"], "step": "reading", "error": str(pixels)}
-                    failures.append(failure)
-                else:
-                    Image.fromarray(pixels).save(temporary / row["folder"] / _file_name(row))
-                bar.update()
+            try:
+                unread = _write_slide(rows, temporary, bar)
+            except SlideError as error:  # the whole slide is gone
+                unread = [str(error)] * len(rows)
+            failures += [
+                {"slide_id": rows.slide_id.iloc[0], "step": "reading", "error": error}
+                for error in unread
+            ]
     return folder, pd.DataFrame(failures, columns=FAILURE_COLUMNS)
+
+
+def _write_slide(rows: pd.DataFrame, folder: Path, bar: Any) -> list[str]:
+    """Write the tiles of one slide; return what is wrong with those that cannot be read."""
+    records = rows.to_dict("records")
+    unread = []
+    for number, pixels in read_tiles(rows, _read_whole):
+        if isinstance(pixels, SlideError):
+            unread.append(str(pixels))
+        else:
+            path = folder / records[number]["folder"] / _file_name(records[number])
+            Image.fromarray(pixels).save(path)
+        bar.update()
+    return unread
 
 
 def _bar(n_tiles: int) -> Any:
@@ -109,9 +126,16 @@ def find_sorted_tiles(folder: Path) -> list[Path]:
 def _folder_name(label: str | None) -> str:
     if label is None:
         return UNLABELLED
-    if not NAMES_FOLDER.fullmatch(str(label)) or label == UNLABELLED:
-        raise TableError(f"the class {label!r} cannot be the name of a folder; rename it")
+    if label == UNLABELLED:
+        raise TableError(f"{UNLABELLED!r} is the folder of tiles without a class; rename the class")
+    check_file_name(str(label), what="class")
     return str(label)
+
+
+def check_file_name(name: str, *, what: str) -> None:
+    """Raise `TableError` unless a file or folder can have that name on any system."""
+    if not NAMES_FILE.fullmatch(name):
+        raise TableError(f"the {what} {name!r} cannot be the name of a file; rename it")
 
 
 def _file_name(row: Mapping[Any, Any]) -> str:

@@ -9,7 +9,8 @@ from histo_nb.errors import SpecError
 
 Order = Literal["random", "uncertain", "disagreement"]
 SPREAD_TILES = 6  # neighbours nearer than this many tile sides look alike
-MOST_SPREAD = 400  # tiles of one slide that are spread; later ones come by uncertainty alone
+MOST_SPREAD = 100  # tiles of one slide that are spread; later ones come by uncertainty alone
+OF_THE_FIRST = 1000  # they are chosen from the most uncertain ones
 
 
 def order_tiles(
@@ -88,13 +89,16 @@ def _order_uncertain(
 
 def _spread(values: np.ndarray, places: np.ndarray) -> np.ndarray:
     """Return row numbers: highest value times distance (in tile sides) to those taken before."""
-    far = np.full(len(values), float(SPREAD_TILES))
-    left = np.ones(len(values), bool)
+    order = np.argsort(-values, kind="stable")
+    first = order[:OF_THE_FIRST]
+    value, place = values[first], places[first]
+    far = np.full(len(first), float(SPREAD_TILES))
+    left = np.ones(len(first), bool)
     taken = []
-    for _ in range(min(len(values), MOST_SPREAD)):
-        best = int(np.where(left, values * far, -1).argmax())
-        taken.append(best)
+    for _ in range(min(len(first), MOST_SPREAD)):
+        best = int(np.where(left, value * far, -1).argmax())
+        taken.append(first[best])
         left[best] = False
-        far = np.minimum(far, np.hypot(*(places - places[best]).T))
-    rest = np.flatnonzero(left)
-    return np.array([*taken, *rest[np.argsort(-values[rest], kind="stable")]], dtype=np.int64)
+        far = np.minimum(far, np.hypot(*(place - place[best]).T))
+    rest = order[~np.isin(order, taken)]
+    return np.array([*taken, *rest], dtype=np.int64)

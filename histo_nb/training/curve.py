@@ -91,12 +91,13 @@ def say_curve(curve: pd.DataFrame) -> str:
     if len(curve) < 2:
         return "no learning curve yet: histo-nb learning-curve"
     before, last = curve.iloc[-2], curve.iloc[-1]
-    gain = last.balanced_accuracy - before.balanced_accuracy
+    gain = float(last.balanced_accuracy) - float(before.balanced_accuracy)
     said = (
         f"from {before.patients:.0f} to {last.patients:.0f} patients {gain:+.2f} balanced accuracy"
     )
-    if gain < LEAST_GAIN:
-        return f"{said}: more of the same will hardly help"
+    if not gain >= LEAST_GAIN:
+        reason = "fell, by chance or for bad labels" if gain < -LEAST_GAIN else "did not rise"
+        return f"{said}: it {reason}; more of the same will hardly help"
     recalls = last.filter(like="recall_").astype(float)
     worst = str(recalls.idxmin())
     return f"{said}: more will help, of {worst[7:]} first (recall {recalls[worst]:.2f})"

@@ -5,6 +5,8 @@ const LATE_MS = 4000; // a label that takes longer to be saved is worth a word
 const KEPT_PICTURES = 800;
 const CELL_PX = 128; // the least width of a tile in the grid
 const CELL_GAP_PX = 8;
+const LATE = "Labels are not being saved yet: the kernel is busy or gone. They are sent again while this page is open.";
+const UNSEEN = "Not labelled: the picture of this tile has not come yet.";
 const ZOOMS = [3, 8, 1]; // tiles across the picture on the right
 const WHO = "histo-annotator";
 
@@ -15,12 +17,21 @@ function render({ model, el }) {
   const ready = new Map(); // start → { total, tiles }, pages fetched ahead
   const pending = new Map(); // seq → { tile, before, since }
   const undone = []; // decisions to take back, the last one last
-  const early = []; // keys typed while the next page is on its way
+  const view = crypto.randomUUID?.() ?? `${Math.random()}`; // a widget may be shown twice
   let start = 0, total = 0, perPage = 24, columns = 6, focus = 0, seq = 0, zoom = 0;
-  let tiles = [], loading = true, focusNext = 0, contextTimer = 0, asked = "";
+  let tiles = [], shownStart = 0, loading = true, focusNext = 0;
+  let contextTimer = 0, newsTimer = 0, asked = "";
 
   function remembered() {
     try { return localStorage.getItem(WHO) ?? model.get("annotator"); } catch { return model.get("annotator"); }
+  }
+
+  function post(message) {
+    try { model.send(message); } catch { /* no kernel any more; what is pending is sent again */ }
+  }
+  function load(is) { // what is dimmed takes no labels
+    loading = is;
+    grid.toggleAttribute("data-loading", is);
   }
 
   // ------------------------------------------------------------------------------- elements
@@ -31,6 +42,7 @@ function render({ model, el }) {
     onchange: () => {
       queue.annotator = who.value.trim();
       try { localStorage.setItem(WHO, queue.annotator); } catch { /* a private window */ }
+      undone.length = 0; // nobody takes back what another one said
       renew();
     },
   });
@@ -89,22 +101,22 @@ function render({ model, el }) {
       "aria-label": "Add a class",
       onkeydown: (event) => {
         if (event.key !== "Enter") return;
-        model.send({ kind: "add_class", label: field.value });
+        post({ kind: "add_class", label: field.value });
         grid.focus();
       },
     });
     classes.replaceChildren(
       ...model.get("classes").map(({ label, colour }, i) => h("button", {
         type: "button", class: "hb-class", style: { borderColor: colour },
-        "aria-label": `Label as ${label}, key ${i + 1}`,
+        "aria-label": i < 9 ? `Label as ${label}, key ${i + 1}` : `Label as ${label}`,
         onclick: () => { decide(label); grid.focus(); },
-      }, h("kbd", { style: { background: colour } }, `${i + 1}`), label,
+      }, h("kbd", { style: { background: colour } }, i < 9 ? `${i + 1}` : "·"), label,
       h("span", { class: "h-quiet" }, `${counts[label] ?? ""}`))),
-      ...(model.get("classes").length < 9 ? [field] : []));
+      field);
     const options = [["all", "All tiles"], ["unlabelled", "Not yet labelled by me"],
       ["mine", "Labelled by me"], ["conflict", "Annotators disagree"],
       ["marked", "Pen or out of focus"],
-      ...model.get("classes").map(({ label }) => [`class:${label}`, `Class ${label}`])];
+      ...model.get("classes").map(({ label }) => [`class:${label}`, `I said ${label}`])];
     show.replaceChildren(...options.map(([value, text]) => h("option", { value }, text)));
     show.value = queue.show;
   }
@@ -125,20 +137,26 @@ function render({ model, el }) {
     queue.version += 1;
     ready.clear();
     open(start, 0);
-    model.send({ kind: "news", annotator: queue.annotator });
+    askNews();
   }
   function ask(from) {
-    model.send({ kind: "page", queue: { ...queue }, start: from, n: perPage });
+    post({ kind: "page", view, queue: { ...queue }, start: from, n: perPage });
+  }
+  function askNews() {
+    clearTimeout(newsTimer);
+    newsTimer = setTimeout(askNews, 4 * NEWS_MS); // an answer brings the next one forward
+    post({ kind: "news", annotator: queue.annotator });
   }
   function open(from, then) { // show the page that starts there, with the focus on `then`
     const last = Math.max(Math.ceil(total / perPage) - 1, 0) * perPage;
     start = total ? Math.min(Math.max(from, 0), last) : Math.max(from, 0);
     focusNext = then;
-    loading = true;
+    load(true);
     if (ready.has(start)) fill(ready.get(start));
     ask(start); // what others have labelled meanwhile
   }
   function fill(found) {
+    shownStart = start;
     const again = !loading && found.tiles.map((t) => t.id).join() === tiles.map((t) => t.id).join();
     total = found.total;
     tiles = found.tiles.map((tile) => withPending(tile));
@@ -154,11 +172,9 @@ function render({ model, el }) {
     slider.max = `${Math.max(Math.ceil(total / perPage) - 1, 0)}`;
     slider.value = `${Math.floor(start / perPage)}`;
     page.textContent = pageText(Math.floor(start / perPage));
-    loading = false;
+    load(false);
     aim(Math.min(focusNext < 0 ? tiles.length - 1 : focusNext, tiles.length - 1));
     wantPictures();
-    early.splice(0).forEach(act);
-    sayPending();
   }
   const pageText = (number) =>
     `Page ${number + 1} of ${Math.max(Math.ceil(total / perPage), 1)} · ${total} tiles`;
@@ -168,13 +184,13 @@ function render({ model, el }) {
   }
   function wantPictures() {
     const missing = tiles.map((tile) => tile.id).filter((id) => !pictures.has(id));
-    if (missing.length) { model.send({ kind: "pictures", tile_ids: missing }); return; }
+    if (missing.length) { post({ kind: "pictures", tile_ids: missing }); return; }
     const next = start + perPage;
     if (next >= total) return;
     const fetched = ready.get(next);
     if (!fetched) { ask(next); return; }
     const ahead = fetched.tiles.map((tile) => tile.id).filter((id) => !pictures.has(id));
-    if (ahead.length) model.send({ kind: "pictures", tile_ids: ahead });
+    if (ahead.length) post({ kind: "pictures", tile_ids: ahead });
   }
   function dress(i) { // a cell as its tile is now
     const tile = tiles[i], cell = grid.children[i], [image, tag, marks] = cell.children;
@@ -206,7 +222,7 @@ function render({ model, el }) {
   function askContext() {
     if (!tiles[focus]) return;
     asked = tiles[focus].id;
-    model.send({ kind: "context", tile_id: asked, tiles_wide: ZOOMS[zoom] });
+    post({ kind: "context", tile_id: asked, tiles_wide: ZOOMS[zoom] });
   }
   function zoomOn() { zoom = (zoom + 1) % ZOOMS.length; askContext(); }
   function tell() {
@@ -225,7 +241,9 @@ function render({ model, el }) {
   // --------------------------------------------------------------------------------- labels
   function decide(label) { // label the tile in focus and move on
     const tile = tiles[focus];
-    if (!tile || loading || (label === null && !tile.mine)) return;
+    if (!tile || (label === null && !tile.mine)) return;
+    if (loading || !pictures.has(tile.id)) { warn(UNSEEN); return; }
+    if (alert.textContent === UNSEEN) warn("");
     if (!queue.annotator) { warn("Say who you are first: labels carry the name of who gave them."); who.focus(); return; }
     undone.push({ tile: tile.id, before: tile.mine ?? null, at: start + focus, version: queue.version });
     put(tile, label);
@@ -235,8 +253,9 @@ function render({ model, el }) {
   }
   function put(tile, label) {
     seq += 1;
-    pending.set(seq, { tile: tile.id, label, before: tile.mine ?? null, since: Date.now() });
-    model.send({ kind: "label", seq, tile_id: tile.id, label, annotator: queue.annotator });
+    const message = { kind: "label", view, seq, tile_id: tile.id, label, annotator: queue.annotator };
+    pending.set(seq, { tile: tile.id, label, before: tile.mine ?? null, since: Date.now(), message });
+    post(message);
     mark(tile.id, label);
     sayPending();
   }
@@ -261,11 +280,14 @@ function render({ model, el }) {
   }
   function sayPending() {
     const late = [...pending.values()].some((one) => Date.now() - one.since > LATE_MS);
-    const open = pending.size + early.length;
-    saved.textContent = open ? `${open} being saved` : "All saved";
-    saved.dataset.state = late ? "late" : open ? "busy" : "done";
-    if (late) warn("Labels are not being saved: the connection to the kernel is slow or gone. Keep this page open.");
+    saved.textContent = pending.size ? `${pending.size} being saved` : "All saved";
+    saved.dataset.state = late ? "late" : pending.size ? "busy" : "done";
+    if (late) warn(LATE);
     undo.disabled = !undone.length;
+  }
+  function sendAgain() { // the kernel knows which ones it has: none is written twice
+    sayPending();
+    for (const one of pending.values()) if (Date.now() - one.since > LATE_MS) post(one.message);
   }
   function warn(text) { alert.textContent = text; alert.hidden = !text; }
 
@@ -280,14 +302,13 @@ function render({ model, el }) {
     act(key);
   }
   function act(key) {
-    if (loading) { early.push(key); sayPending(); return; }
     if (/^[1-9]$/.test(key)) {
       const known = model.get("classes")[Number(key) - 1];
       if (known) decide(known.label); else warn(`No class has the key ${key}.`);
     } else if (["0", "Delete", "Backspace"].includes(key)) decide(null);
     else if (key === "u" || key === "U") takeBack();
     else if (key === " ") zoomOn();
-    else step(key);
+    else if (!loading) step(key);
   }
   function step(key) {
     const by = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns }[key];
@@ -303,7 +324,7 @@ function render({ model, el }) {
   // -------------------------------------------------------------------------------- answers
   const answers = {
     page({ asked: request, total: n, tiles: found }) {
-      if (request.queue.version !== queue.version || request.n !== perPage) return;
+      if (request.view !== view || request.queue.version !== queue.version || request.n !== perPage) return;
       ready.set(request.start, { total: n, tiles: found });
       if (request.start === start) fill(ready.get(start));
       else if (!loading) wantPictures();
@@ -334,15 +355,18 @@ function render({ model, el }) {
         h("img", { alt: "The tile among its neighbours", src: URL.createObjectURL(new Blob([jpeg], { type: "image/jpeg" })) }),
         h("i", { class: "hb-box", style: { left, top, width, height } }));
     },
-    saved({ seq: number, reason, tile }) {
-      const one = pending.get(number);
+    saved({ view: whose, seq: number, reason, tile }) {
+      const one = whose === view ? pending.get(number) : null;
+      if (!one) { if (tile) ask(start); return; }
       pending.delete(number);
       if (tile && ![...pending.values()].some((other) => other.tile === tile.id)) learn(tile);
       if (reason && one) { mark(one.tile, one.before); warn(`Not saved: ${reason}`); }
-      else if (!pending.size && saved.dataset.state === "late") warn("");
+      else if (!pending.size && alert.textContent === LATE) warn("");
       sayPending();
     },
-    news({ total: all, mine, counts, conflicts, agreement: found }) {
+    news({ total: all, mine, counts, conflicts, agreement: found, orphans }) {
+      clearTimeout(newsTimer);
+      newsTimer = setTimeout(askNews, document.hidden ? 4 * NEWS_MS : NEWS_MS);
       progress.textContent = `${mine} of ${all} labelled by you`;
       meter.style.width = `${all ? (100 * mine) / all : 0}%`;
       if (!classes.contains(document.activeElement)) fillClasses(counts);
@@ -350,16 +374,20 @@ function render({ model, el }) {
         ...(found.length ? found.map((pair) => h("p", {}, h("b", {}, `κ ${pair.kappa}`),
           ` ${pair.who}: ${pair.agreement} of ${pair.n_tiles} tiles alike`))
           : [h("p", { class: "h-quiet" }, "No tile has two annotators yet.")]),
-        h("p", { class: "h-quiet" }, conflicts ? `${conflicts} tiles in conflict: Show → Annotators disagree` : ""));
+        h("p", { class: "h-quiet" }, conflicts ? `${conflicts} tiles in conflict: Show → Annotators disagree` : ""),
+        h("p", { class: "h-quiet" }, orphans ? `${orphans} labels are of tiles that were cut otherwise` : ""));
     },
-    trouble({ text }) { warn(text); },
+    trouble({ text, asked: request }) {
+      warn(text);
+      if (request?.kind === "page" && request.view === view && loading) {
+        start = shownStart; // what is shown stays
+        load(false);
+      }
+    },
   };
   const receive = (message, buffers) => answers[message.kind]?.(message, buffers);
-  const leaving = (event) => { if (pending.size || early.length) event.preventDefault(); };
-  const timer = setInterval(() => {
-    sayPending();
-    if (!document.hidden) model.send({ kind: "news", annotator: queue.annotator });
-  }, NEWS_MS);
+  const leaving = (event) => { if (pending.size) event.preventDefault(); };
+  const timer = setInterval(sendAgain, LATE_MS);
   const resized = new ResizeObserver(() => {
     const [before, at] = [perPage, start + focus];
     measure();
@@ -375,9 +403,10 @@ function render({ model, el }) {
   fillClasses();
   sayPending();
   resized.observe(grid);
-  model.send({ kind: "news", annotator: queue.annotator });
+  askNews();
   return () => {
     clearInterval(timer);
+    clearTimeout(newsTimer);
     clearTimeout(contextTimer);
     resized.disconnect();
     model.off("msg:custom", receive);

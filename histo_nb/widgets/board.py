@@ -5,6 +5,7 @@ are synchronised would keep the last of several quick keys only.
 """
 
 import logging
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -15,13 +16,14 @@ import pandas as pd
 import traitlets
 
 from histo_nb.catalog import account
-from histo_nb.errors import HistoError, SlideError
+from histo_nb.errors import HistoError, SlideError, SpecError
 from histo_nb.home import Home
 from histo_nb.inference.result import read_result
 from histo_nb.slide import Slide
 from histo_nb.tables import LABELLED_TILES, read_table
 from histo_nb.tiling.hand import measure_agreement, settle
-from histo_nb.tiling.queue import measure_uncertainty, order_tiles
+from histo_nb.tiling.pictures import UNLABELLED, check_file_name
+from histo_nb.tiling.queue import Order, measure_uncertainty, order_tiles
 from histo_nb.tiling.table import tile_table_path
 from histo_nb.widgets.detail import plan_view, read_view
 from histo_nb.widgets.newest import Newest
@@ -39,14 +41,19 @@ one of these has run:</p>
 <dl><dt><code>histo-nb tile</code></dt><dd>cuts the slides of the catalogue</dd>
 <dt><code>histo-nb demo</code></dt><dd>makes virtual slides and takes them all the way</dd>
 </dl></div>"""
-MOST_CLASSES = 9  # keys 1–9
+UNAVAILABLE = """
+<div class="hr-empty"><h2>The tiles cannot be read</h2>
+<p>The tile table or the catalogue did not open. Ask the person who runs this page to look at
+<code>histo-nb doctor</code>, or to cut the tiles again with <code>histo-nb tile</code>.</p>
+</div>"""
 PICTURE_PX = 192  # of a tile in the grid, for fine screens
 CONTEXT_PX = 640  # of a tile among its neighbours
 MOST_A_PAGE = 200
 AT_ONCE = 8  # pictures in one message: the first ones show while others are read
 LONGEST_NAME = 64
+REMEMBERED = 10_000  # labels that are known as saved when a page sends them again
 OPEN_SLIDES = 4
-FILTERS = ("all", "unlabelled", "mine", "conflict", "marked")
+BAD_MESSAGE = (LookupError, TypeError, ValueError, AttributeError, OverflowError)
 
 
 def show_board_page(home: Home) -> ipywidgets.Widget:
@@ -54,8 +61,9 @@ def show_board_page(home: Home) -> ipywidgets.Widget:
     try:
         return make_page(TITLE, Board(home))
     except HistoError:
-        log.exception("no tiles to label in %s", home.root)
-        return make_page(TITLE, fixed_html(EMPTY))
+        log.exception("the tiles of %s cannot be labelled", home.root)
+        there = tile_table_path(home).is_file()
+        return make_page(TITLE, fixed_html(UNAVAILABLE if there else EMPTY))
 
 
 def show_board(home: Home, *, classes: Sequence[str] = ()) -> "Board":
@@ -64,7 +72,8 @@ def show_board(home: Home, *, classes: Sequence[str] = ()) -> "Board":
     Parameters
     ----------
     classes
-        Keys 1–9, in this order; else those of the tile table and of labels by hand.
+        Keys 1–9, in this order, later ones by mouse; else those of the tile table and of labels
+        by hand.
 
     Raises
     ------
@@ -89,11 +98,15 @@ class Board(Widget):
 
     def __init__(self, home: Home, *, classes: Sequence[str] = ()) -> None:
         self._home = home
+        self._table_was = _stamp(home)
         self._tiles = read_table(tile_table_path(home), LABELLED_TILES)
         self._numbers = {name: i for i, name in enumerate(self._tiles.tile_id)}
         self._predictions = read_predictions(home, self._tiles)
         self._queue: tuple[dict[str, Any], np.ndarray] = ({}, np.arange(0))
-        self._painting, self._zooming = Newest(), Newest()
+        self._uncertain = np.arange(0)  # the order by uncertainty, once it was asked for
+        self._handled: deque[tuple[str, int]] = deque(maxlen=REMEMBERED)  # labels by view and seq
+        self._painting, self._zooming, self._counting = Newest(), Newest(), Newest()
+        self._counted: tuple[Any, dict[str, Any]] = (None, {})
         self._near, self._far = _OpenSlides(), _OpenSlides()  # one a thread
         known = {*self._tiles.label.dropna(), *home.catalog.hand_labels().label}
         super().__init__(
@@ -107,7 +120,9 @@ class Board(Widget):
 
     def wait(self, timeout_s: float) -> bool:
         """Wait until all pictures that were asked for are sent; False if that takes longer."""
-        return self._painting.wait(timeout_s) and self._zooming.wait(timeout_s)
+        return all(
+            worker.wait(timeout_s) for worker in (self._painting, self._zooming, self._counting)
+        )
 
     def leave(self) -> dict[str, Any]:
         """Return how far the labelling is, in words."""
@@ -129,22 +144,27 @@ class Board(Widget):
                 rows = self._known([message.get("tile_id")])
                 self._zooming.do(partial(self._send_context, rows, message.get("tiles_wide")))
             elif kind == "news":
-                self._send_news(str(message.get("annotator", "")))
+                self._counting.do(partial(self._send_news, str(message.get("annotator", ""))))
             elif kind == "add_class":
                 self._add_class(str(message.get("label", "")).strip())
-        except HistoError as error:
+        except (HistoError, *BAD_MESSAGE) as error:
             log.exception("the board's %s failed", kind)
-            self.send({"kind": "trouble", "text": str(error)})
+            self.send({"kind": "trouble", "text": str(error), "asked": message})
 
     # ------------------------------------------------------------------------------- labels
     def _save(self, message: Mapping[str, Any]) -> None:
-        answer = {"kind": "saved", "seq": message.get("seq"), "reason": ""}
+        answer = {name: message.get(name) for name in ("view", "seq")} | {"kind": "saved"}
         try:
             self._check_label(message)
             tile_id, annotator = message["tile_id"], message["annotator"].strip()
-            self._home.catalog.add_hand_label(tile_id, annotator=annotator, label=message["label"])
+            number = (str(message["view"]), int(message["seq"]))
+            if number not in self._handled:  # a page that got no answer asks again
+                self._home.catalog.add_hand_label(
+                    tile_id, annotator=annotator, label=message["label"]
+                )
+                self._handled.append(number)
             (answer["tile"],) = self._describe(self._known([tile_id]), annotator=annotator)
-        except (HistoError, LookupError, TypeError, ValueError, AttributeError) as error:
+        except (HistoError, *BAD_MESSAGE) as error:
             log.exception("a label was not saved")
             answer["reason"] = str(error)
         self.send(answer)
@@ -153,15 +173,17 @@ class Board(Widget):
         name, label = message["annotator"].strip(), message["label"]
         if not 0 < len(name) <= LONGEST_NAME:
             raise ValueError("say who you are first: labels carry the name of who gave them")
-        if message["tile_id"] not in self._numbers:
-            raise ValueError("this tile is no longer in the table; reload the page")
+        if message["tile_id"] not in self._numbers or _stamp(self._home) != self._table_was:
+            raise ValueError("the slides were tiled anew meanwhile; reload the page")
         if label is not None and label not in [known["label"] for known in self.classes]:
             raise ValueError(f"{label} is no class of this board")
 
     def _add_class(self, label: str) -> None:
         known = [entry["label"] for entry in self.classes]
-        if label and label not in known and len(known) < MOST_CLASSES:
-            self.classes = _with_colours([*known, label[:LONGEST_NAME]])
+        check_file_name(label[:LONGEST_NAME], what="class")
+        if label.casefold() in [name.casefold() for name in (*known, UNLABELLED)]:
+            raise SpecError(f"there is a class {label} already; its key labels")
+        self.classes = _with_colours([*known, label[:LONGEST_NAME]])
 
     # -------------------------------------------------------------------------------- pages
     def _send_page(self, message: Mapping[str, Any]) -> None:
@@ -176,34 +198,40 @@ class Board(Widget):
 
     def _make_queue(self, asked: Mapping[str, Any]) -> np.ndarray:
         said = self._home.catalog.hand_labels()
-        settled = settle(said)
-        uncertainty = self._predictions.get("uncertainty", pd.Series(dtype=float))
-        order = order_tiles(
-            self._tiles, asked.get("order", "random"), uncertainty=uncertainty, settled=settled
-        )
-        keep = self._filter(str(asked.get("show", "all")), said, settled, asked)
+        order = self._order(asked.get("order", "random"), said)
+        keep = self._filter(str(asked.get("show", "all")), said, str(asked.get("annotator", "")))
         if asked.get("slide"):
             keep &= (self._tiles.slide_id == asked["slide"]).to_numpy()
         return order[keep[order]]
 
-    def _filter(
-        self, show: str, said: pd.DataFrame, settled: pd.DataFrame, asked: Mapping[str, Any]
-    ) -> np.ndarray:
-        tiles = self._tiles
-        mine = tiles.tile_id.isin(said.tile_id[said.annotator == asked.get("annotator")])
+    def _order(self, order: Order, said: pd.DataFrame) -> np.ndarray:
+        if order == "uncertain" and len(self._uncertain):
+            return self._uncertain
+        uncertainty = self._predictions.get("uncertainty", pd.Series(dtype=float))
+        settled = settle(said) if order == "disagreement" else None
+        found = order_tiles(self._tiles, order, uncertainty=uncertainty, settled=settled)
+        if order == "uncertain":
+            self._uncertain = found
+        return found
+
+    def _filter(self, show: str, said: pd.DataFrame, annotator: str) -> np.ndarray:
+        tiles, own = self._tiles, said[said.annotator == annotator]
+        mine = tiles.tile_id.isin(own.tile_id)
         if show == "unlabelled":
             return (~mine).to_numpy()
         if show == "mine":
             return mine.to_numpy()
         if show == "conflict":
+            settled = settle(said)
             return tiles.tile_id.isin(settled.index[settled.conflict.eq(True)]).to_numpy()
         if show == "marked":
             marks = tiles.reindex(columns=["pen", "soft"]).astype(float)
             return (marks > 0).any(axis=1).to_numpy()
-        if show.startswith("class:"):
-            by_hand = settled.label.reindex(tiles.tile_id).to_numpy()
-            return (pd.Series(by_hand).fillna(tiles.label) == show[6:]).to_numpy()
-        return np.ones(len(tiles), bool)
+        if show.startswith("class:"):  # by one's own labels: nobody is led by those of others
+            return tiles.tile_id.isin(own.tile_id[own.label == show[6:]]).to_numpy()
+        if show == "all":
+            return np.ones(len(tiles), bool)
+        raise SpecError(f"show={show!r} is no filter of this board; reload the page")
 
     def _describe(self, rows: pd.DataFrame, *, annotator: str) -> list[dict[str, Any]]:
         said = self._home.catalog.hand_labels(rows.tile_id)
@@ -236,20 +264,30 @@ class Board(Widget):
         return told
 
     def _send_news(self, annotator: str) -> None:
+        try:
+            last = self._home.catalog.last_decision()
+            if self._counted[0] != last:
+                self._counted = (last, self._count())
+        except HistoError as error:
+            self.send({"kind": "trouble", "text": str(error)})
+            return
+        counted = dict(self._counted[1])
+        by_annotator = counted.pop("by_annotator")
+        self.send({"kind": "news", "mine": by_annotator.get(annotator, 0), **counted})
+
+    def _count(self) -> dict[str, Any]:
         said = self._home.catalog.hand_labels()
-        said = said[said.tile_id.isin(self._numbers)]
+        here = said.tile_id.isin(self._numbers)
+        said, orphans = said[here], said[~here]
         settled = settle(said)
-        mine = said[said.annotator == annotator]
-        self.send(
-            {
-                "kind": "news",
-                "total": len(self._tiles),
-                "mine": len(mine),
-                "counts": settled.label.value_counts().to_dict(),
-                "conflicts": int(settled.conflict.sum()),
-                "agreement": [_say_agreement(found) for found in measure_agreement(said)],
-            }
-        )
+        return {
+            "total": len(self._tiles),
+            "by_annotator": said.annotator.value_counts().to_dict(),
+            "counts": settled.label.value_counts().to_dict(),
+            "conflicts": int(settled.conflict.sum()),
+            "agreement": [_say_agreement(found) for found in measure_agreement(said)],
+            "orphans": int(orphans.tile_id.nunique()),
+        }
 
     # ----------------------------------------------------------------------------- pictures
     def _known(self, tile_ids: Iterable[Any]) -> pd.DataFrame:
@@ -340,11 +378,21 @@ def read_predictions(home: Home, tiles: pd.DataFrame) -> pd.DataFrame:
 
 
 def _with_colours(labels: Sequence[str]) -> list[dict[str, str]]:
-    shown = list(labels)[:MOST_CLASSES]
+    if not all(labels) or len(set(labels)) < len(labels):
+        raise SpecError(f"classes={list(labels)}: each needs a name of its own")
+    shown = list(labels)
     return [
         {"label": name, "colour": c}
         for name, c in class_colours(shown, normal_class="normal").items()
     ]
+
+
+def _stamp(home: Home) -> tuple[int, int]:
+    """Return what changes when the tile table is written anew."""
+    path = tile_table_path(home)
+    if not path.is_file():
+        return 0, 0
+    return path.stat().st_ino, path.stat().st_mtime_ns
 
 
 def _share(value: Any) -> float:

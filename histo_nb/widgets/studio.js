@@ -40,7 +40,11 @@ function render({ model, el }) {
     onclick: () => { strokes.pop(); redraw(); dressTools(); } }, "Undo stroke");
   const save = h("button", { type: "button", class: "h-button hm-main", onclick: keep }, "Save as this slide's mask");
   const forget = h("button", { type: "button", class: "h-button",
-    onclick: () => { strokes = []; model.send({ kind: "forget", slide_id: slide.slide_id, who: who.value }); } },
+    onclick: () => {
+      if (!here() || !confirm("Give up the mask corrected by hand? It is put aside in masks/earlier.")) return;
+      strokes = [];
+      post({ kind: "forget", slide_id: slide.slide_id, who: who.value, edited_at: slide.edited_at });
+    } },
   "Back to the method's mask");
   const reset = h("button", { type: "button", class: "h-button",
     onclick: () => { Object.assign(spec, model.get("defaults")); fillSliders(); ask(true); } }, "Defaults");
@@ -70,7 +74,11 @@ function render({ model, el }) {
   function remembered() {
     try { return localStorage.getItem(WHO) ?? model.get("annotator"); } catch { return model.get("annotator"); }
   }
+  function post(message) {
+    try { model.send(message); } catch { warn("The kernel is gone; nothing can be saved."); }
+  }
   function sayBrush() { brushSays.textContent = `${brush.value} µm`; }
+  const here = () => slide && slide.slide_id === wanted; // what is shown is what was asked for
   function warn(text) { alert.textContent = text; alert.hidden = !text; }
 
   // ------------------------------------------------------------------------------- the list
@@ -96,10 +104,11 @@ function render({ model, el }) {
   function open(name) {
     if (strokes.length && name !== wanted && !confirm("Your strokes are not saved. Leave them?")) return;
     wanted = name;
+    drawing = null;
     strokes = [];
     warn("");
     fillList();
-    model.send({ kind: "slide", slide_id: name });
+    post({ kind: "slide", slide_id: name });
   }
 
   // ------------------------------------------------------------------------------ the mask
@@ -110,10 +119,10 @@ function render({ model, el }) {
   }
   function ask(withMethods) {
     clearTimeout(timer);
-    if (!slide || slide.slide_id !== wanted) return;
+    if (!here()) return;
     sent = Date.now();
     stored = false;
-    model.send({ kind: "mask", slide_id: slide.slide_id, spec, methods: withMethods });
+    post({ kind: "mask", slide_id: slide.slide_id, spec, methods: withMethods });
   }
   function fillSliders() {
     sliders.forEach((slider) => slider.fill());
@@ -125,10 +134,10 @@ function render({ model, el }) {
     tools.forEach((button, i) => button.setAttribute("aria-pressed", `${["look", "add", "erase"][i] === tool}`));
     pencil.dataset.tool = tool;
     undo.disabled = !strokes.length;
-    save.disabled = !slide;
+    save.disabled = !here();
     forget.hidden = !slide?.edited_by;
     edited.textContent = slide?.edited_by
-      ? `Corrected by ${slide.edited_by}, ${slide.edited_at.replace("T", " ")} UTC. It stays until it is taken back.`
+      ? `Corrected by ${slide.edited_by}, ${slide.edited_at.slice(0, 16).replace("T", " ")} UTC. It stays until it is taken back.`
       : strokes.length ? "Not saved yet." : "";
   }
 
@@ -138,7 +147,7 @@ function render({ model, el }) {
     return [(event.clientX - box.left) / box.width * pencil.width, (event.clientY - box.top) / box.height * pencil.height];
   };
   pencil.addEventListener("pointerdown", (event) => {
-    if (tool === "look" || !slide) return;
+    if (tool === "look" || !here()) return;
     pencil.setPointerCapture(event.pointerId);
     drawing = { points: [place(event)], width: Number(brush.value) / slide.mpp, adds: tool === "add" };
     strokes.push(drawing);
@@ -168,9 +177,11 @@ function render({ model, el }) {
   }
   function keep() {
     if (!who.value.trim()) { warn("Say who you are first: a corrected mask carries a name."); who.focus(); return; }
+    if (!here()) return;
     const scale = slide.downsample;
     save.disabled = true;
-    model.send({ kind: "save", slide_id: slide.slide_id, spec, stored, who: who.value,
+    post({ kind: "save", slide_id: slide.slide_id, spec, stored, who: who.value,
+      edited_at: slide.edited_at,
       strokes: strokes.map(({ points, width, adds }) => ({ adds, width: width * scale,
         points: points.map(([x, y]) => [x * scale, y * scale]) })) });
   }
@@ -222,7 +233,7 @@ function render({ model, el }) {
     saved(said) {
       if (said.slide_id !== wanted) return;
       slide = { ...slide, ...said };
-      strokes = [];
+      strokes.splice(0, said.n_strokes); // what was drawn meanwhile stays
       stored = true;
       warn("");
       Object.assign(spec, said.spec);
@@ -243,9 +254,11 @@ function render({ model, el }) {
       .map((entry) => entry.target.dataset.slide).filter((name) => name && !small.has(name));
     names.forEach((name) => small.set(name, ""));
     if (names.length) queue.push(...names);
-    if (queue.length) { model.send({ kind: "small", slide_ids: queue.splice(0) }); }
+    if (queue.length) { post({ kind: "small", slide_ids: queue.splice(0) }); }
   }, { root: list, rootMargin: "200px" });
   const queue = [];
+  const leaving = (event) => { if (strokes.length) event.preventDefault(); };
+  window.addEventListener("beforeunload", leaving);
   model.on("msg:custom", receive);
   model.on("change:slides", fillList);
   fillList();
@@ -257,6 +270,7 @@ function render({ model, el }) {
   return () => {
     seen.disconnect();
     clearTimeout(timer);
+    window.removeEventListener("beforeunload", leaving);
     model.off("msg:custom", receive);
     model.off("change:slides", fillList);
     small.forEach((address) => address && URL.revokeObjectURL(address));

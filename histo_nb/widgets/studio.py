@@ -1,6 +1,7 @@
 """The mask studio: slides, suspicious ones first; one masked live and corrected by hand."""
 
 import logging
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
 from functools import partial
@@ -60,6 +61,7 @@ class Studio(Widget):
         self._home, self._spec = home, spec or MaskSpec()
         self._live, self._listing = Newest(), Newest()
         self._shown: _Shown | None = None
+        self._wanted: deque[str] = deque()  # small pictures
         super().__init__(
             slides=[_entry(row) for row in list_masks(home).to_dict("records")],
             defaults=asdict(self._spec),
@@ -86,13 +88,13 @@ class Studio(Widget):
             work = self._open if kind == "slide" else self._send_mask
             self._live.do(partial(self._try, work, message))
         elif kind == "small":
-            names = [str(name) for name in message.get("slide_ids", [])]
-            self._listing.do(partial(self._send_small, names))
+            self._wanted.extend(str(name) for name in message.get("slide_ids", []))
+            self._listing.do(self._send_wanted)
 
     def _try(self, work: Callable[[Mapping[str, Any]], None], message: Mapping[str, Any]) -> None:
         try:
             work(message)
-        except HistoError as error:
+        except Exception as error:  # a page that gets no answer waits for ever
             log.exception("the studio's %s failed", message.get("kind"))
             self.send({"kind": "trouble", "text": str(error)})
 
@@ -100,7 +102,8 @@ class Studio(Widget):
     def _open(self, message: Mapping[str, Any]) -> None:
         self._shown = shown = _Shown(self._home, str(message.get("slide_id")), self._spec.mask_mpp)
         path = mask_path(self._home, shown.slide_id)
-        spec = read_spec(path) if path.is_file() else self._spec
+        stored = read_mask(path) if path.is_file() else None
+        spec = read_spec(path) if stored else self._spec
         height, width = shown.rgb.shape[:2]
         answer = {
             "kind": "slide",
@@ -113,19 +116,16 @@ class Studio(Widget):
             **_edit(self._home, shown.slide_id),
         }
         self.send(answer, [encode_jpeg(shown.rgb, quality=85)])
-        if path.is_file():
-            self._send_found(read_mask(path), stored=True)
-        self._send_methods(spec)
+        self._send_found(shown, stored or shown.find(spec), stored=stored is not None)
+        self._send_methods(shown, spec)
 
     def _send_mask(self, message: Mapping[str, Any]) -> None:
         shown, spec = self._current(message), self._read_spec(message)
-        self._send_found(shown.find(spec), stored=False)
+        self._send_found(shown, shown.find(spec), stored=False)
         if message.get("methods"):
-            self._send_methods(spec)
+            self._send_methods(shown, spec)
 
-    def _send_found(self, mask: TissueMask, *, stored: bool) -> None:
-        shown = self._shown
-        assert shown
+    def _send_found(self, shown: "_Shown", mask: TissueMask, *, stored: bool) -> None:
         rgb, array = shown.rgb, _fit(mask.array, shown.rgb)
         flags = measure_quality(rgb, array, shown.pen, mpp=shown.mpp).flags()
         answer = {
@@ -138,9 +138,7 @@ class Studio(Widget):
         }
         self.send(answer, [paint_mask(array)])
 
-    def _send_methods(self, spec: MaskSpec) -> None:
-        shown = self._shown
-        assert shown
+    def _send_methods(self, shown: "_Shown", spec: MaskSpec) -> None:
         masks = [shown.find(_with(spec, {"method": name})).array for name in METHODS]
         pictures = [_small(shown.rgb, mask) for mask in masks]
         shares = [f"{mask.mean():.1%}" for mask in masks]
@@ -155,29 +153,36 @@ class Studio(Widget):
             raise SpecError("say who you are first: a corrected mask carries a name")
         strokes = [Stroke.parse(said) for said in message.get("strokes", [])]
         path = mask_path(self._home, shown.slide_id)
-        from_stored = bool(message.get("stored")) and path.is_file()
-        start = read_mask(path) if from_stored else shown.find(spec)
-        drawn = apply_strokes(start, strokes)
+        start = shown.find(spec)
+        if message.get("stored") and path.is_file():
+            start, spec = read_mask(path), read_spec(path)
         with shown.open(self._home) as slide:
-            at_scale, _ = slide.thumbnail(mpp=drawn.downsample * drawn.slide_mpp)
-            mask = measure_slide(slide, drawn, thumbnail=at_scale)
-        keep_mask(self._home, shown.slide_id, mask, spec=spec, who=who)
-        self._tell_saved(shown, mask)
+            if slide.slide_mpp != start.slide_mpp:
+                raise SpecError(
+                    f"{shown.slide_id} has another mpp than when it was masked; mask it again"
+                )
+            thumbnail, _ = slide.thumbnail(mpp=start.downsample * start.slide_mpp)
+            mask = measure_slide(slide, apply_strokes(start, strokes), thumbnail=thumbnail)
+        seen_at = str(message.get("edited_at") or "") or None
+        keep_mask(self._home, shown.slide_id, mask, spec=spec, who=who, seen_at=seen_at)
+        self._tell_saved(shown, mask, n_strokes=len(strokes))
 
     def _forget(self, message: Mapping[str, Any]) -> None:
         shown = self._current(message)
         who = str(message.get("who", "")).strip()[:LONGEST_NAME] or account()
-        mask = forget_edit(self._home, shown.slide_id, spec=self._spec, who=who)
-        self._tell_saved(shown, mask)
+        spec = read_spec(mask_path(self._home, shown.slide_id))
+        seen_at = str(message.get("edited_at") or "") or None
+        mask = forget_edit(self._home, shown.slide_id, spec=spec, who=who, seen_at=seen_at)
+        self._tell_saved(shown, mask, n_strokes=0)
 
-    def _tell_saved(self, shown: "_Shown", mask: TissueMask) -> None:
+    def _tell_saved(self, shown: "_Shown", mask: TissueMask, *, n_strokes: int) -> None:
         entry = _entry(describe_mask(self._home, shown.slide_id))
         self.slides = [entry if s["slide_id"] == shown.slide_id else s for s in self.slides]
-        self._send_found(mask, stored=True)
+        self._send_found(shown, mask, stored=True)
         path = mask_path(self._home, shown.slide_id)
         answer = {"kind": "saved", "slide_id": shown.slide_id, "spec": asdict(read_spec(path))}
-        self.send(answer | _edit(self._home, shown.slide_id))
-        self._send_small([shown.slide_id])
+        self.send(answer | {"n_strokes": n_strokes} | _edit(self._home, shown.slide_id))
+        self._send_small(shown.slide_id)
 
     def _current(self, message: Mapping[str, Any]) -> "_Shown":
         if self._shown is None or message.get("slide_id") != self._shown.slide_id:
@@ -194,17 +199,20 @@ class Studio(Widget):
         return _with(self._spec, values)
 
     # --------------------------------------------------------------------------------- list
-    def _send_small(self, slide_ids: list[str]) -> None:
-        for slide_id in slide_ids:
-            try:
-                shown = _Shown(self._home, slide_id, 0)
-                path = mask_path(self._home, slide_id)
-                mask = read_mask(path).array if path.is_file() else None
-                picture = _small(shown.rgb, mask)
-            except HistoError:
-                log.exception("slide %s cannot be shown", slide_id)
-                picture = b""
-            self.send({"kind": "small", "slide_id": slide_id}, [picture])
+    def _send_wanted(self) -> None:
+        while self._wanted:
+            self._send_small(self._wanted.popleft())
+
+    def _send_small(self, slide_id: str) -> None:
+        try:
+            shown = _Shown(self._home, slide_id, 0)
+            path = mask_path(self._home, slide_id)
+            mask = read_mask(path).array if path.is_file() else None
+            picture = _small(shown.rgb, mask)
+        except HistoError:
+            log.exception("slide %s cannot be shown", slide_id)
+            picture = b""
+        self.send({"kind": "small", "slide_id": slide_id}, [picture])
 
 
 class _Shown:
@@ -259,7 +267,7 @@ def _with(spec: MaskSpec, values: Mapping[str, Any]) -> MaskSpec:
 
 def _edit(home: Home, slide_id: str) -> dict[str, str]:
     said = describe_mask(home, slide_id)
-    return {"edited_by": said["edited_by"] or "", "edited_at": (said["edited_at"] or "")[:16]}
+    return {"edited_by": said["edited_by"] or "", "edited_at": said["edited_at"] or ""}
 
 
 def _entry(row: Mapping[Any, Any]) -> dict[str, Any]:

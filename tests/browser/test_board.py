@@ -10,13 +10,14 @@ from test_review import CHROMIUM, CLASSES, FLAGS, add_result, new_page, predicti
 from histo_nb.catalog import Catalog
 from histo_nb.home import Home, open_home
 from histo_nb.running.serve import serve_dashboards
-from histo_nb.tables import LABELLED_TILES, check_table
-from histo_nb.tiling.table import file_tiles
+from histo_nb.tables import LABELLED_TILES, check_table, read_table
+from histo_nb.tiling.table import file_tiles, tile_table_path
 
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed"),
 ]
+LOOKED_AT = ".hb-grid:not([data-loading]) .hb-cell[aria-selected]:not([data-state=waiting])"
 SECRET = "P-secret"  # patient_id of all tiles
 
 
@@ -63,6 +64,7 @@ def say_who(page: Any, name: str) -> None:
 def press(page: Any, *keys: str) -> None:
     page.locator(".hb-grid").focus()
     for key in keys:
+        page.wait_for_selector(LOOKED_AT)  # nobody labels what is not there yet
         page.keyboard.press(key)
     wait_saved(page)
 
@@ -125,8 +127,9 @@ def test_two_annotators_at_once_see_their_conflict_and_nobody_is_led(pages: Any)
     open_board, catalog = pages
     ada, bob = open_board("ada"), open_board("bob")
     for key in "1231231231":  # at the same time, on the same tiles: the order is one for all
-        ada.keyboard.press(key)
-        bob.keyboard.press("1")
+        for page, pressed in ((ada, key), (bob, "1")):
+            page.wait_for_selector(LOOKED_AT)
+            page.keyboard.press(pressed)
     wait_saved(ada)
     wait_saved(bob)
     assert list(said(catalog, "ada")) == list(said(catalog, "bob"))
@@ -157,9 +160,12 @@ def test_tiles_are_filtered_ordered_and_zoomed(pages: Any) -> None:
     show = page.get_by_label("Show")
     show.select_option("marked")
     page.get_by_text("Page 1 of 1 · 1 tiles").wait_for()
-    show.select_option("class:adenoma")
-    page.get_by_text("Page 1 of 1 · 1 tiles").wait_for()
     press(page, "3")
+    show.select_option("class:carcinoma")
+    page.get_by_text("Page 1 of 1 · 1 tiles").wait_for()
+    assert shown(page) == ["carcinoma"]
+    show.select_option("class:adenoma")
+    page.get_by_text("No tile is to be shown here").wait_for()
     show.select_option("unlabelled")
     page.get_by_text("· 191 tiles").wait_for()
     show.select_option("mine")
@@ -196,6 +202,36 @@ def test_a_new_class_gets_the_next_key_and_a_nameless_person_is_asked(pages: Any
     press(page, "4")
     assert list(said(catalog, "ada").values()) == ["artefact"]
     say_who(page, " ")
+    page.wait_for_selector(LOOKED_AT)
     page.keyboard.press("1")
     page.get_by_text("Say who you are first").wait_for()
     assert len(catalog.hand_labels()) == 1
+
+
+def test_a_label_of_tiles_cut_anew_is_refused_and_shown_as_such(pages: Any) -> None:
+    open_board, catalog = pages
+    page = open_board("ada")
+    home = Home(Path(catalog.engine.url.database).parent)
+    file_tiles(read_table(tile_table_path(home), LABELLED_TILES), home)
+    press(page, "1")
+    page.get_by_text("tiled anew meanwhile; reload the page").wait_for()
+    assert catalog.hand_labels().empty
+    assert set(shown(page)) == {""}, "what was not saved is not shown as a label"
+
+
+def test_a_label_without_an_answer_is_sent_again_and_written_once(pages: Any) -> None:
+    open_board, catalog = pages
+    page = open_board("ada")
+    page.wait_for_timeout(1000)
+    with catalog.engine.begin() as busy:  # the catalogue is locked: the answer is late
+        busy.exec_driver_sql("delete from waiting")
+        page.wait_for_selector(LOOKED_AT)
+        page.keyboard.press("1")
+        page.get_by_text("Labels are not being saved yet").wait_for(timeout=15_000)
+        page.wait_for_timeout(5000)
+    wait_saved(page)
+    page.wait_for_timeout(1000)
+    with catalog.engine.connect() as connection:
+        n = connection.exec_driver_sql("select count(*) from hand_labels").scalar()
+    assert n == 1, "sent several times, written once"
+    assert page.get_by_role("alert").is_hidden()

@@ -96,12 +96,11 @@ def test_tissue_is_the_share_of_the_mask_under_the_tile(slide):
     assert 0 < len(half) < len(rows)
 
 
-def test_tissue_at_the_edge_is_not_lost(slide):
-    corner = mask_of((WIDTH - 300, HEIGHT - 300, WIDTH, HEIGHT))
-    rows = cut(slide, corner, tile_size=400, min_tissue=0.3)
-    assert len(rows) == 1
-    assert rows.x[0] + 400 == WIDTH
-    assert rows.y[0] + 400 == HEIGHT
+def test_a_corrected_mask_moves_no_tile(slide):
+    small, more = (320, 160, 1100, 900), (1500, 1200, WIDTH, HEIGHT)
+    before = cut(slide, mask_of(small), tile_size=150, min_tissue=0.3)
+    after = cut(slide, mask_of(small, more, (0, 0, 16, 16)), tile_size=150, min_tissue=0.3)
+    assert set(before.tile_id) < set(after.tile_id)
 
 
 def test_a_tile_larger_than_the_slide_is_named(slide):

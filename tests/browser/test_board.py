@@ -106,6 +106,18 @@ def test_a_hundred_labels_by_keyboard_survive_a_reload(pages: Any) -> None:
     assert SECRET not in page.content()
 
 
+def test_the_connection_of_an_open_page_is_not_cut(pages: Any) -> None:
+    open_board, catalog = pages
+    page = open_board()
+    cut: list[Any] = []
+    page.on("websocket", cut.append)  # a new one: the old one is gone
+    page.wait_for_timeout(33_000)  # the server asks every 30 s whether the page is there
+    assert cut == []
+    say_who(page, "ada")
+    press(page, "1")
+    assert len(catalog.hand_labels()) == 1
+
+
 def test_undo_takes_back_over_a_page_and_says_so_in_the_catalogue(pages: Any) -> None:
     open_board, catalog = pages
     page = open_board("ada")

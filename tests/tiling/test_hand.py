@@ -68,10 +68,12 @@ def test_annotators_who_write_at_once_lose_nothing(home):
 
 # ------------------------------------------------------------------------------- which counts
 def test_the_majority_counts_and_an_even_split_does_not():
-    said = settle(decisions(a="nnt", b="ntt", c="-tn"))
+    said = settle(decisions(a="nnt", b="nt-", c="-t-"))
     assert said.label.to_dict() == {"T-0": "n", "T-1": "t", "T-2": "t"}
-    assert said.conflict.to_dict() == {"T-0": False, "T-1": True, "T-2": True}
+    assert said.conflict.to_dict() == {"T-0": False, "T-1": True, "T-2": False}
+    assert said.labelled_by.to_dict() == {"T-0": "a, b", "T-1": "b, c", "T-2": "a"}
     even = settle(decisions(a="n", b="t"))
+    assert even.labelled_by.iloc[0] == "a, b"
     assert (even.label.iloc[0], bool(even.conflict.iloc[0]), even.share.iloc[0]) == (
         None,
         True,

@@ -1,6 +1,7 @@
 """Files of labels beside slides: the right one, once, and of that slide."""
 
 import json
+import multiprocessing
 
 import numpy as np
 import pandas as pd
@@ -12,13 +13,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from histo_nb.annotations import Annotation, write_geojson
-from histo_nb.errors import TableError
+from histo_nb.errors import StorageError, TableError
+from histo_nb.home import open_home
 from histo_nb.masking.masks import mask_slides
 from histo_nb.scanning.console import scan_rack
 from histo_nb.tiling.areas import outline_areas
 from histo_nb.tiling.grid import TileSpec, tile_slides
 from histo_nb.tiling.labels import label_slides
 from histo_nb.tiling.pictures import write_tiles
+from histo_nb.tiling.table import file_tiles, read_tiles
 
 ASAP = (
     '<ASAP_Annotations><Annotations><Annotation Name="A" Type="Polygon" PartOfGroup="adenoma">'
@@ -214,3 +217,53 @@ def test_areas_cut_in_halves_are_those_of_each_tile(seed, n, aligned):
     whole = shapely.union_all([o.outline for o in drawn])
     wanted = shapely.area(shapely.intersection(shapely.box(x, y, x + 100, y + 100), whole))
     assert outline_areas(tiles, drawn)["a"] == pytest.approx(wanted, abs=1e-6)
+
+
+# ---------------------------------------------------------------------------- nothing is lost
+def test_files_named_as_no_slide_are_told(home, tiled, tmp_path):
+    slide_id, tiles = tiled
+    folder = tmp_path / "labels"
+    folder.mkdir()
+    outline = [Annotation(shapely.box(0, 0, 1600, 1200), "adenoma")]
+    write_geojson(outline, folder / f"{slide_id}-old.geojson")
+    with pytest.raises(TableError, match=r"named as a slide: there is S-.*-old, a slide is"):
+        label_slides(home, tiles, annotations=folder)
+    write_geojson(outline, folder / f"{slide_id}.GEOJSON")
+    assert label_slides(home, tiles, annotations=folder).label.eq("adenoma").any()
+
+
+def test_an_image_folder_that_exists_is_refused_before_a_tile_is_read(tiled, tmp_path):
+    _, tiles = tiled
+    gone = tiles.assign(slide_path="/nowhere.svs")
+    with pytest.raises(StorageError, match="exists already"):
+        write_tiles(gone, tmp_path)
+    folder, failures = write_tiles(gone, tmp_path / "images")
+    assert (len(failures), list(folder.glob("*/*"))) == (len(tiles), [])
+    with pytest.raises(TableError, match="cannot be the name of a file"):
+        write_tiles(tiles.assign(slide_id="../escaped"), tmp_path / "more")
+
+
+def file_half(root, tiles):
+    file_tiles(tiles, open_home(root), slide_ids=tiles.slide_id.unique().tolist())
+
+
+def test_slides_that_are_tiled_at_once_are_all_filed(home, make_tiles):
+    tiles = make_tiles(*((f"P{i}", "normal", 40) for i in range(6)))
+    file_tiles(tiles.head(40), home)
+    spawn = multiprocessing.get_context("spawn")
+    parts = [rows for _, rows in tiles.groupby("slide_id")]
+    workers = [spawn.Process(target=file_half, args=(home.root, rows)) for rows in parts[1:]]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert sorted(read_tiles(home).tile_id) == sorted(tiles.tile_id)
+
+
+def test_a_table_of_two_scales_is_refused(home, make_tiles):
+    tiles = make_tiles(("P1", "normal", 4), ("P2", "normal", 4))
+    file_tiles(tiles, home)
+    other = tiles[tiles.patient_id == "P2"].assign(mpp=1.0)
+    with pytest.raises(TableError, match=r"mpp=0.5, these with 1"):
+        file_tiles(other, home, slide_ids=["S-P2"])
+    assert len(read_tiles(home)) == 8

@@ -149,8 +149,8 @@ def configuration(folder: str, port: int) -> Config:
                 "config_file_paths": [],  # no voila.json of whatever folder this starts in
                 "tornado_settings": {
                     "headers": {"Content-Security-Policy": CONTENT_SECURITY_POLICY},
-                    "ws_ping_interval": 30_000,  # ms; the default time-out is longer than that
-                    "ws_ping_timeout": 30_000,
+                    "ws_ping_interval": 30_000,  # ms
+                    "ws_ping_timeout": 90_000,  # of the last answer, which is an interval old
                 },
             },
             "VoilaConfiguration": {

@@ -1,9 +1,11 @@
 """Make the README's pictures from the home that `HISTO_HOME` names (or the first argument).
 
-`docs/img/review.png` is the review page; `docs/img/operations.png` the operations page and
-`docs/img/rack.png` the rack panel after a morning that is played here: a rack with spoilt slides
-and faults, two files that are refused; `docs/img/notebook.png` a notebook in JupyterLab, the last
-one executed, else the first one of `notebooks/`.
+`docs/img/review.png` is the review page; `docs/img/board.png` the tile-label board with two
+annotators and `docs/img/studio.png` the mask studio, over slides that are spoilt here;
+`docs/img/operations.png` the operations page and `docs/img/rack.png` the rack panel after a morning
+that is played here: a rack with spoilt slides and faults, two files that are refused;
+`docs/img/notebook.png` a notebook in JupyterLab, the last one executed, else the first one of
+`notebooks/`.
 """
 
 import os
@@ -15,6 +17,8 @@ import sys
 import tempfile
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic, sleep
 
@@ -22,12 +26,18 @@ import nbformat
 from playwright.sync_api import Browser, sync_playwright
 
 from histo_nb.home import Home, open_home
+from histo_nb.masking.masks import mask_slides
 from histo_nb.running.demo import home_with_results
 from histo_nb.running.serve import serve_dashboards
+from histo_nb.scanning.console import scan_rack
 from histo_nb.scanning.drivers import ScanSpec
 from histo_nb.scanning.intake import IntakeSpec, receive
 from histo_nb.scanning.virtual.drawn import DrawnSpec, draw_glass
+from histo_nb.scanning.virtual.rack import RackSpec, fill_rack
 from histo_nb.scanning.virtual.scanner import write_scan
+from histo_nb.tiling.grid import TileSpec, tile_slides
+from histo_nb.tiling.labels import label_slides
+from histo_nb.tiling.table import file_tiles
 
 ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "docs" / "img"
@@ -45,6 +55,13 @@ spec = RackSpec(patients_per_class=3, width_um=4800, height_um=3600,
 faults = [Fault(2, "jam"), Fault(3, "focus", 9), Fault(5, "barcode", 9)]
 show_rack(ScannerConsole(VirtualScanner(fill_rack(spec), faults=faults), open_home()))
 """
+STUDIO_CELL = """
+from histo_nb.home import open_home
+from histo_nb.widgets.studio import show_studio
+
+show_studio(open_home())
+"""
+LOOKED_AT = ".hb-grid:not([data-loading]) .hb-cell[aria-selected]:not([data-state=waiting])"
 START_S = 60.0
 SCROLL_PX = 300
 
@@ -59,6 +76,49 @@ def picture_review(browser: Browser, home: Home) -> Path:
         page.screenshot(path=PICTURES / "review.png")
         page.close()
     return PICTURES / "review.png"
+
+
+def fill_masked(home: Home) -> None:
+    """Give a home spoilt slides with masks and labelled tiles."""
+    spoilt = ("pen", "faint", "fold", "bubble", "empty")
+    scan_rack(fill_rack(RackSpec(patients_per_class=3, defects=spoilt)), home)
+    mask_slides(home, [])
+    tiles, _ = tile_slides(home, [], spec=TileSpec(tile_size=512))
+    file_tiles(label_slides(home, tiles), home)
+
+
+def picture_board(browser: Browser, home: Home) -> Path:
+    """Write the picture of the tile-label board, on which two annotators have begun."""
+    with serve_dashboards(home, port=0) as server:
+        for name, keys in (("Ben", "1132111311"), ("Ada", "1131112311")):
+            page = browser.new_page(viewport=SIZE)
+            page.goto(server.url)
+            page.get_by_role("link", name="Tile labels").click()
+            page.wait_for_selector(".hb-cell[data-state=shown]", timeout=60_000)
+            page.get_by_label("Your name").fill(name)
+            page.get_by_label("Your name").press("Enter")
+            page.locator(".hb-grid").focus()
+            for key in keys:
+                page.wait_for_selector(LOOKED_AT)
+                page.keyboard.press(key)
+            page.wait_for_timeout(7000)  # the page has counted again
+            page.screenshot(path=PICTURES / "board.png")
+            page.close()
+    return PICTURES / "board.png"
+
+
+def picture_studio(browser: Browser, home: Home) -> Path:
+    """Write the picture of the mask studio on an inked slide."""
+    with _serving_cell(home, STUDIO_CELL) as url:
+        page = browser.new_page(viewport={"width": 1280, "height": 780})
+        page.goto(url)
+        page.wait_for_selector(".hm-stage[data-masks]", timeout=120_000)
+        page.locator(".hm-item").nth(1).click()
+        page.locator(".hm-method").nth(3).wait_for()
+        page.wait_for_timeout(3000)
+        page.locator(".hm").screenshot(path=PICTURES / "studio.png")
+        page.close()
+    return PICTURES / "studio.png"
 
 
 def picture_operations(browser: Browser, home: Home) -> Path:
@@ -76,22 +136,28 @@ def picture_operations(browser: Browser, home: Home) -> Path:
 
 def picture_rack(browser: Browser, home: Home) -> Path:
     """Write the picture of the rack panel while its third slide is scanned."""
-    cell = nbformat.v4.new_code_cell(RACK_CELL)
-    notebook = nbformat.v4.new_notebook(cells=[cell])
+    with _serving_cell(home, RACK_CELL) as url:
+        page = browser.new_page(viewport=SIZE)
+        page.goto(url)
+        page.get_by_role("button", name="Start the rack").click(timeout=120_000)
+        page.locator(".hk-slot[data-state=scanning]").nth(0).wait_for()
+        page.locator(".hk-image:visible").nth(3).wait_for(timeout=120_000)
+        page.wait_for_timeout(1500)
+        page.locator(".hk").screenshot(path=PICTURES / "rack.png")
+        page.get_by_text("The rack is done").wait_for(timeout=120_000)
+        page.close()
+    return PICTURES / "rack.png"
+
+
+@contextmanager
+def _serving_cell(home: Home, code: str) -> Iterator[str]:
+    """Serve a page of one cell; yield its address."""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
     notebook.metadata.kernelspec = {"name": "python3", "display_name": "", "language": "python"}
     with tempfile.TemporaryDirectory() as name:
         nbformat.write(notebook, Path(name) / "review.ipynb")  # the page a server opens first
         with serve_dashboards(home, port=0, folder=Path(name)) as server:
-            page = browser.new_page(viewport=SIZE)
-            page.goto(server.url)
-            page.get_by_role("button", name="Start the rack").click(timeout=120_000)
-            page.locator(".hk-slot[data-state=scanning]").nth(0).wait_for()
-            page.locator(".hk-image:visible").nth(3).wait_for(timeout=120_000)
-            page.wait_for_timeout(1500)
-            page.locator(".hk").screenshot(path=PICTURES / "rack.png")
-            page.get_by_text("The rack is done").wait_for(timeout=120_000)
-            page.close()
-    return PICTURES / "rack.png"
+            yield server.url
 
 
 def refuse_files(home: Home, folder: Path) -> None:
@@ -204,6 +270,10 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as name:
             room = open_home(Path(name) / "home")
             refuse_files(room, Path(name))
+            masked = open_home(Path(name) / "masked")
+            fill_masked(masked)
+            print(picture_board(browser, masked))
+            print(picture_studio(browser, masked))
             print(picture_rack(browser, room))
             print(picture_operations(browser, room))
         browser.close()

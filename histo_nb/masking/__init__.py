@@ -1,5 +1,5 @@
 """Slide → tissue mask.
 
-In: catalogue rows of slides. Out: one mask a slide, a PNG that knows its scale and how it was
-made, and what could not be masked with its reason.
+In: catalogue rows of slides. Out: one mask a slide, a PNG that knows its scale, its quality, how it
+was made and who corrected it; and what could not be masked with its reason.
 """

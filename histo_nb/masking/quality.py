@@ -13,6 +13,8 @@ from histo_nb.masking.artefacts import disc, extremes, find_unscanned
 BORDER_UM = 40.0  # along the rim of the scanned area
 DARKER, DARK = 1.75, 1.5  # × the tissue's median optical density: a fold has about twice of it
 MOST_GREY = 0.6  # lowest over highest density of the channels; of H&E it is 0.3–0.5
+FOLD_TURN = 4.0  # degrees; twice the same tissue has its stains' proportion, another tissue has not
+AROUND_UM = 200.0  # of a fold: tissue that lies once
 FOLD_UM2, FOLD_CORE_UM2 = 15_000.0, 3_000.0  # smaller dark spots are nuclei, pigment or blood
 RIM_GREY, RIM_DENSITY = 0.7, 0.15  # a bubble's rim darkens all colours alike, by a third at least
 BUBBLE_UM, BUBBLE_ROUND = 300.0, 0.5  # least width; least 4πA/P², 1 = a circle
@@ -115,7 +117,8 @@ def measure_quality(
 def find_folds(absorbed: np.ndarray, tissue: np.ndarray, *, mpp: float) -> np.ndarray:
     """Return where tissue is about twice as dense as usual: it lies there twice over.
 
-    What darkens all colours alike is no dye: the rim of a bubble, a shadow.
+    What darkens all colours alike is no dye: the rim of a bubble, a shadow. What is dense and of
+    another colour than its surroundings is another tissue: epidermis on dermis.
 
     Parameters
     ----------
@@ -133,7 +136,26 @@ def find_folds(absorbed: np.ndarray, tissue: np.ndarray, *, mpp: float) -> np.nd
     is_fold = core_px >= FOLD_CORE_UM2 / mpp**2
     is_fold &= stats[:, cv2.CC_STAT_AREA] >= FOLD_UM2 / mpp**2
     is_fold[0] = False
+    for number in np.flatnonzero(is_fold):
+        left, top, width, height, _ = stats[number]
+        margin = int(AROUND_UM / mpp) + 1
+        window = (
+            slice(max(top - margin, 0), top + height + margin),
+            slice(max(left - margin, 0), left + width + margin),
+        )
+        dark = parts[window] == number
+        once = tissue[window] & ~maybe[window]
+        is_fold[number] = _turn(absorbed[window], dark, once) < FOLD_TURN
     return is_fold[parts]
+
+
+def _turn(absorbed: np.ndarray, dark: np.ndarray, once: np.ndarray) -> float:
+    """Return the angle (degrees) between the colours, as optical densities, of two areas."""
+    if not once.any():
+        return 0.0
+    first, second = (np.median(absorbed[area], axis=0) for area in (dark, once))
+    cosine = first @ second / max(float(np.linalg.norm(first) * np.linalg.norm(second)), 1e-9)
+    return float(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
 
 
 def find_bubbles(absorbed: np.ndarray, pen: np.ndarray, *, mpp: float) -> np.ndarray:

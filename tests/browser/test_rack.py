@@ -4,12 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import nbformat
 import pytest
-from test_review import CHROMIUM, FLAGS, new_page
+from test_review import CHROMIUM, cell_page
 
 from histo_nb.home import Home
-from histo_nb.running.serve import serve_dashboards
 
 pytestmark = [
     pytest.mark.browser,
@@ -31,19 +29,9 @@ show_rack(ScannerConsole(VirtualScanner(rack, faults=faults), open_home()))
 
 @pytest.fixture
 def page(home: Home, tmp_path: Path) -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api")
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)])
-    notebook.metadata.kernelspec = {"name": "python3", "display_name": "", "language": "python"}
-    folder = tmp_path / "pages"
-    folder.mkdir()
-    nbformat.write(notebook, folder / "review.ipynb")  # the name the server opens first
-    with serve_dashboards(home, port=0, folder=folder) as server, playwright.sync_playwright() as p:
-        chromium = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = new_page(chromium)
-        page.goto(server.url)
+    with cell_page(home, tmp_path / "pages", CELL) as page:
         page.wait_for_selector(".hk-slot", timeout=60_000)
         yield page
-        chromium.close()
 
 
 def words(page: Any) -> list[str]:

@@ -9,9 +9,11 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import numpy as np
 import pandas as pd
 import psutil
@@ -143,6 +145,22 @@ def browser() -> Iterator[Any]:
     with playwright.sync_playwright() as p:
         chromium = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield chromium
+        chromium.close()
+
+
+@contextmanager
+def cell_page(home: Home, folder: Path, code: str) -> Iterator[Any]:
+    """A page that shows the widget of one cell, in a browser of its own."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    notebook.metadata.kernelspec = {"name": "python3", "display_name": "", "language": "python"}
+    folder.mkdir()
+    nbformat.write(notebook, folder / "review.ipynb")  # the name the server opens first
+    with serve_dashboards(home, port=0, folder=folder) as server, playwright.sync_playwright() as p:
+        chromium = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = new_page(chromium)
+        page.goto(server.url)
+        yield page
         chromium.close()
 
 

@@ -4,14 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import nbformat
 import pytest
 from glasses import PlaneGlass, bare
-from test_review import CHROMIUM, FLAGS, new_page
+from test_review import CHROMIUM, cell_page
 
 from histo_nb.home import Home
 from histo_nb.masking.masks import mask_path, mask_slides, read_mask
-from histo_nb.running.serve import serve_dashboards
 from histo_nb.scanning.console import scan_rack
 
 pytestmark = [
@@ -37,20 +35,10 @@ def slide_ids(home: Home) -> list[str]:
 
 @pytest.fixture
 def page(home: Home, slide_ids: list[str], tmp_path: Path) -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api")
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)])
-    notebook.metadata.kernelspec = {"name": "python3", "display_name": "", "language": "python"}
-    folder = tmp_path / "pages"
-    folder.mkdir()
-    nbformat.write(notebook, folder / "review.ipynb")  # the name the server opens first
-    with serve_dashboards(home, port=0, folder=folder) as server, playwright.sync_playwright() as p:
-        chromium = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = new_page(chromium)
+    with cell_page(home, tmp_path / "pages", CELL) as page:
         page.on("dialog", lambda dialog: dialog.accept())
-        page.goto(server.url)
         page.wait_for_selector(".hm-stage[data-masks]", timeout=60_000)
         yield page
-        chromium.close()
 
 
 def draw(page: Any, tool: str, *places: tuple[float, float]) -> None:

@@ -80,10 +80,11 @@ def measure_agreement(decisions: pd.DataFrame) -> list[dict[str, Any]]:
     """
     from sklearn.metrics import cohen_kappa_score  # noqa: PLC0415 - a second no other page needs
 
-    said = decisions.pivot(index="tile_id", columns="annotator", values="label")
+    coded = decisions.assign(label=pd.factorize(decisions.label)[0])  # numbers compare quicker
+    said = coded.pivot(index="tile_id", columns="annotator", values="label")
     found = []
     for pair in combinations(said.columns, 2):
-        both = said[list(pair)].dropna()
+        both = said[list(pair)].dropna().astype(int)
         if len(both):
             first, second = both.iloc[:, 0], both.iloc[:, 1]
             one_class = len({*first, *second}) == 1

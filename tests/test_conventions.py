@@ -38,6 +38,7 @@ LIGHT = [
     "histo_nb.widgets.studio",
     "histo_nb.inference.result",
     "histo_nb.inference.regions",
+    "histo_nb.inference.predictions",
 ]
 
 

@@ -16,19 +16,18 @@ import pandas as pd
 import traitlets
 
 from histo_nb.catalog import account
-from histo_nb.errors import HistoError, SlideError, SpecError
+from histo_nb.errors import HistoError, SpecError
 from histo_nb.home import Home
-from histo_nb.inference.result import read_result
-from histo_nb.slide import Slide
+from histo_nb.inference.predictions import read_predictions
 from histo_nb.tables import LABELLED_TILES, read_table
 from histo_nb.tiling.hand import measure_agreement, settle
 from histo_nb.tiling.pictures import UNLABELLED, check_file_name
-from histo_nb.tiling.queue import Order, measure_uncertainty, order_tiles
+from histo_nb.tiling.queue import Order, order_tiles
 from histo_nb.tiling.table import tile_table_path
-from histo_nb.widgets.detail import plan_view, read_view
 from histo_nb.widgets.newest import Newest
 from histo_nb.widgets.page import fixed_html, make_page
 from histo_nb.widgets.palette import class_colours
+from histo_nb.widgets.tile_pictures import TilePictures
 from histo_nb.widgets.widget import Widget, script, style
 
 log = logging.getLogger(__name__)
@@ -52,7 +51,6 @@ MOST_A_PAGE = 200
 AT_ONCE = 8  # pictures in one message: the first ones show while others are read
 LONGEST_NAME = 64
 REMEMBERED = 10_000  # labels that are known as saved when a page sends them again
-OPEN_SLIDES = 4
 BAD_MESSAGE = (LookupError, TypeError, ValueError, AttributeError, OverflowError)
 
 
@@ -107,7 +105,7 @@ class Board(Widget):
         self._handled: deque[tuple[str, int]] = deque(maxlen=REMEMBERED)  # labels by view and seq
         self._painting, self._zooming, self._counting = Newest(), Newest(), Newest()
         self._counted: tuple[Any, dict[str, Any]] = (None, {})
-        self._near, self._far = _OpenSlides(), _OpenSlides()  # one a thread
+        self._near, self._far = TilePictures(), TilePictures()  # one a thread
         known = {*self._tiles.label.dropna(), *home.catalog.hand_labels().label}
         super().__init__(
             classes=_with_colours(classes or sorted(known, key=lambda c: (c != "normal", c))),
@@ -306,75 +304,6 @@ class Board(Widget):
         for row in rows.to_dict("records"):
             picture, box = self._far.read(row, widened=widened, side_px=CONTEXT_PX)
             self.send({"kind": "context", "tile_id": row["tile_id"], "box": box}, [picture])
-
-
-class _OpenSlides:
-    """The slides read last, kept open; for one thread."""
-
-    def __init__(self) -> None:
-        self._open: dict[str, Slide] = {}
-
-    def read(
-        self, row: Mapping[Any, Any], *, widened: float, side_px: int
-    ) -> tuple[bytes, list[float]]:
-        """Return a JPEG of a tile's surroundings, `widened` times as wide, and the tile in it.
-
-        The tile is `left, top, width, height` as shares of the picture; b"" = cannot be read.
-        """
-        size = row["size_l0"] * widened
-        left, top = (row[axis] - (size - row["size_l0"]) / 2 for axis in ("x", "y"))
-        request = {"x": left, "y": top, "width": size, "height": size, "downsample": size / side_px}
-        try:
-            slide = self._slide(row)
-            plan = plan_view(request, size=slide.size, level_downsamples=slide.level_downsamples)
-            if plan is None:
-                return b"", []
-            picture = read_view(slide, plan)
-        except SlideError:
-            log.exception("tile %s cannot be shown", row["tile_id"])
-            self._forget(row["slide_path"])
-            return b"", []
-        width, height = plan.size_l0
-        inside = (row["x"] - plan.x) / width, (row["y"] - plan.y) / height
-        return picture, [*inside, row["size_l0"] / width, row["size_l0"] / height]
-
-    def _slide(self, row: Mapping[Any, Any]) -> Slide:
-        path = row["slide_path"]
-        slide = self._open.pop(path, None) or Slide(path, slide_mpp=row["slide_mpp"])
-        self._open[path] = slide  # the last one used comes last
-        if len(self._open) > OPEN_SLIDES:
-            self._forget(next(iter(self._open)))
-        return slide
-
-    def _forget(self, path: str) -> None:
-        if path in self._open:
-            self._open.pop(path).close()
-
-
-def read_predictions(home: Home, tiles: pd.DataFrame) -> pd.DataFrame:
-    """Return what the latest results say of tiles: `said`, `uncertainty` (0–1), by `tile_id`."""
-    found = []
-    results = home.catalog.results()
-    for path in results.result_path[results.slide_id.isin(tiles.slide_id.unique())]:
-        try:
-            result = read_result(path)
-        except HistoError:
-            log.exception("the result in %s cannot be read", path)
-            continue
-        rows = result.predictions
-        probabilities = rows[[f"prob_{label}" for label in result.classes]].to_numpy()
-        best = probabilities.max(axis=1)
-        found.append(
-            pd.DataFrame(
-                {
-                    "said": [f"{c} {p:.0%}" for c, p in zip(rows.prediction, best, strict=True)],
-                    "uncertainty": measure_uncertainty(probabilities),
-                },
-                index=rows.tile_id,
-            )
-        )
-    known = pd.concat(found) if found else pd.DataFrame(columns=["said", "uncertainty"])
-    return known[known.index.isin(tiles.tile_id)]
 
 
 def _with_colours(labels: Sequence[str]) -> list[dict[str, str]]:

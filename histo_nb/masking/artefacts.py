@@ -44,7 +44,7 @@ def drop_lines(mask: np.ndarray, *, mpp: float) -> np.ndarray:
     """Return a mask without long thin straight parts: the edge of a coverslip, a scratch."""
     _, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     length_um = mpp * np.hypot(stats[:, cv2.CC_STAT_WIDTH], stats[:, cv2.CC_STAT_HEIGHT])
-    width_um = mpp**2 * stats[:, cv2.CC_STAT_AREA] / length_um
+    width_um = mpp**2 * stats[:, cv2.CC_STAT_AREA] / np.maximum(length_um, mpp)
     is_line = (length_um > LINE_LENGTH_UM) & (width_um < LINE_UM)
     is_line[0] = False
     return mask & ~is_line[parts]

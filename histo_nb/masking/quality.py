@@ -13,6 +13,7 @@ from histo_nb.masking.artefacts import disc, extremes, find_unscanned
 BORDER_UM = 40.0  # along the rim of the scanned area
 DARKER, DARK = 1.75, 1.5  # × the tissue's median optical density: a fold has about twice of it
 MOST_GREY = 0.6  # lowest over highest density of the channels; of H&E it is 0.3–0.5
+LEAST_DENSITY = 0.01  # of anything that was stained
 FOLD_TURN = 4.0  # degrees; twice the same tissue has its stains' proportion, another tissue has not
 AROUND_UM = 200.0  # of a fold: tissue that lies once
 FOLD_UM2, FOLD_CORE_UM2 = 15_000.0, 3_000.0  # smaller dark spots are nuclei, pigment or blood
@@ -127,7 +128,8 @@ def find_folds(absorbed: np.ndarray, tissue: np.ndarray, *, mpp: float) -> np.nd
     """
     if not tissue.any():
         return np.zeros_like(tissue)
-    density = absorbed.mean(axis=2) / float(np.median(absorbed[tissue].mean(axis=1)))
+    usual = float(np.median(absorbed[tissue].mean(axis=1)))
+    density = absorbed.mean(axis=2) / max(usual, LEAST_DENSITY)
     low, high = extremes(absorbed)
     is_dye = low < MOST_GREY * high
     maybe = tissue & is_dye & (density > DARK)

@@ -1,5 +1,6 @@
 """Artefacts and quality: each defect of glass is found, and nothing on clean slides."""
 
+import warnings
 from pathlib import Path
 
 import cv2
@@ -157,6 +158,17 @@ def test_flags_follow_the_rule_and_never_fail(values):
     assert len(set(quality.flags())) == len(quality.flags())
     strict = QualityRule(max_pen=-1, max_fold=-1, max_soft=-1, max_border=-1, max_bubble=-1)
     assert set(quality.flags()) <= set(quality.flags(strict))
+
+
+def test_a_slide_of_one_colour_is_measured_without_a_word():
+    """The mean of its glass is that of its tissue: nothing divides by what is not there."""
+    everywhere = np.ones((50, 50), bool)
+    plane = np.full((50, 50, 3), STAIN, np.uint8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert drop_lines(everywhere, mpp=8.0).all()
+        quality = measure_quality(plane, everywhere, ~everywhere, mpp=8.0)
+    assert quality.flags() == ["almost all tissue", "cut by the scan's border"]
 
 
 def test_what_was_not_measured_raises_no_flag():

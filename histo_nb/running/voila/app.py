@@ -149,8 +149,10 @@ def configuration(folder: str, port: int) -> Config:
                 "config_file_paths": [],  # no voila.json of whatever folder this starts in
                 "tornado_settings": {
                     "headers": {"Content-Security-Policy": CONTENT_SECURITY_POLICY},
-                    "ws_ping_interval": 30_000,  # ms
-                    "ws_ping_timeout": 90_000,  # of the last answer, which is an interval old
+                    # No pings: Jupyter Server's cut a page off after each interval unless the
+                    # time-out is longer, which Tornado forbids. A page on this machine that is
+                    # closed closes its connection.
+                    "ws_ping_interval": 0,
                 },
             },
             "VoilaConfiguration": {

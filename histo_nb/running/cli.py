@@ -183,7 +183,6 @@ def tile(
 ) -> dict[str, Any]:
     """Cut the tissue of slides (all by default) into a table of labelled tiles."""
     from histo_nb.tiling.grid import TileSpec, tile_slides
-    from histo_nb.tiling.hand import apply_hand_labels
     from histo_nb.tiling.labels import label_slides
     from histo_nb.tiling.pictures import write_tiles
     from histo_nb.tiling.table import count_orphans, file_tiles, read_tiles
@@ -200,15 +199,15 @@ def tile(
         classes=_names(classes),
     )
     path = file_tiles(labelled, home, slide_ids=slide_ids)
-    decisions = home.catalog.hand_labels()
-    labelled = apply_hand_labels(labelled, decisions)
+    table = read_tiles(home)
+    labelled = table[table.slide_id.isin(tiles.slide_id)]
     if images:
         answer["images"], unread = write_tiles(labelled, images)
         answer["failures"] += unread.to_dict("records")
     return answer | {
         "labels": labelled.label.value_counts().to_dict(),
         "unlabelled": int(labelled.label.isna().sum()),
-        "hand_labels_of_no_tile": count_orphans(read_tiles(home), decisions),
+        "hand_labels_of_no_tile": count_orphans(table, home.catalog.hand_labels()),
         "path": path,
     }
 

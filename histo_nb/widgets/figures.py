@@ -103,7 +103,7 @@ def show_contact_sheet(
             thumbnail, downsample = slide.thumbnail(mpp=max(slide.size) * slide.slide_mpp / 300)
         ax.imshow(thumbnail)
         flags = row["quality_flags"]
-        if flags != "no mask":
+        if pd.notna(row["method"]):  # there is a mask that can be read
             mask = read_mask(Path(row["mask_path"]))
             height, width = mask.array.shape
             step = downsample / mask.downsample

@@ -153,9 +153,10 @@ class Studio(Widget):
             raise SpecError("say who you are first: a corrected mask carries a name")
         strokes = [Stroke.parse(said) for said in message.get("strokes", [])]
         path = mask_path(self._home, shown.slide_id)
-        start = shown.find(spec)
         if message.get("stored") and path.is_file():
             start, spec = read_mask(path), read_spec(path)
+        else:
+            start = shown.find(spec)
         with shown.open(self._home) as slide:
             if slide.slide_mpp != start.slide_mpp:
                 raise SpecError(

@@ -153,7 +153,7 @@ class Slide:
             rgb[rgba[..., 3] == 0] = 255
         return rgb
 
-    def read_tile(self, row: Mapping[str, Any], *, size: int) -> np.ndarray:
+    def read_tile(self, row: Mapping[Any, Any], *, size: int) -> np.ndarray:
         """Read the tile of one row of a tile table, area-averaged to `size` × `size` px.
 
         Returns

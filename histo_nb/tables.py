@@ -59,7 +59,7 @@ _TILE = [
     ("tile_size", pa.int64(), False),  # px at mpp
     ("mpp", pa.float64(), False),  # µm/px asked
     ("effective_mpp", pa.float64(), False),  # µm/px got
-    ("read_path", pa.string(), False),  # "level0" or "pyramid", see geometry.plan_read
+    ("read_path", pa.string(), False),  # "level0", "pyramid" (geometry.plan_read) or "image"
     ("tissue", pa.float64(), False),  # share of the tile that is tissue, 0–1
 ]
 _LABEL = [
@@ -76,13 +76,19 @@ _TRAINING = [
     ("flip", pa.bool_(), False),  # left–right, after the rotation
 ]
 
+_SCALE = ("slide_mpp", "mpp", "effective_mpp")  # null = loose images of unknown scale
+_ANY_SCALE = [(name, kind, null or name in _SCALE) for name, kind, null in _TILE]
+
 TILES = _contract("tiles", _TILE, key=("tile_id",))
-LABELLED_TILES = _contract("labelled tiles", _TILE + _LABEL, key=("tile_id",))
+LABELLED_TILES = _contract("labelled tiles", _ANY_SCALE + _LABEL, key=("tile_id",))
 TRAINING_TILES = _contract(
-    "training tiles", _TILE + _LABEL + _TRAINING, key=("tile_id",), allowed={"split": SPLITS}
+    "training tiles",
+    _ANY_SCALE + _LABEL + _TRAINING,
+    key=("tile_id",),
+    allowed={"split": SPLITS},
 )
 PREDICTIONS = _contract(
-    "predictions", [*_TILE, ("prediction", pa.string(), False)], key=("tile_id",)
+    "predictions", [*_ANY_SCALE, ("prediction", pa.string(), False)], key=("tile_id",)
 )
 CONTRACTS = {c.name: c for c in (TILES, LABELLED_TILES, TRAINING_TILES, PREDICTIONS)}
 

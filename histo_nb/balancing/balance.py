@@ -9,6 +9,7 @@ import pandas as pd
 from histo_nb.tables import TRAINING_TILES, check_table
 
 RIGHT_ANGLES = (0.0, 90.0, 180.0, 270.0)
+FREE_SHARE = 0.5  # of the training rows with room that are turned by any angle
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +17,7 @@ class BalanceSpec:
     """How rare classes are raised."""
 
     balance: bool = True  # False: the training part keeps its proportions
-    free_angles: bool = True  # any angle, read from a larger region; False: right angles only
+    free_angles: bool = True  # any angle where there is room; False: right angles only
     balance_seed: int = 42
 
 
@@ -25,45 +26,44 @@ def balance_training(
 ) -> pd.DataFrame:
     """Return split rows with copies of rare classes, until each is as frequent as the largest.
 
-    A copy is a row with its parent's id, an angle and a flip. Copies at a free angle need a region
-    √2 times as wide; where the scan ends before that, the copy takes a right angle, so that no
-    corner is ever filled in. Source: CN 113887377 A [0071].
+    A copy is a row with its parent's id, an angle and a flip. A free angle needs a region √2 times
+    as wide; where the scan or the image ends before that, the row takes a right angle, so that no
+    corner is ever filled in. Half of the rows with room get a free angle, whatever their class,
+    copies and tiles of their own alike: a turned tile is interpolated, and if only rare classes
+    were, a network could tell them by it. Source: CN 113887377 A [0071].
 
     Parameters
     ----------
     rows
         Labelled tiles with their `split`.
     slides
-        Catalogue rows, for the slides' `width` and `height`.
+        For the `width` and `height` of the slides or images, by `slide_id`.
     """
     spec = spec or BalanceSpec()
     rows = rows.assign(parent_id=None, angle=0.0, flip=False)
-    train = rows[rows.split == "train"]
-    counts = train.label.value_counts()
     if not spec.balance:
         return check_table(rows, TRAINING_TILES)
+    train = rows[rows.split == "train"]
+    counts = train.label.value_counts()
     rng = np.random.default_rng(spec.balance_seed)
     copies = [
-        _copy(train[train.label == label], counts.max() - n, slides, spec, rng)
+        _copy(train[train.label == label], counts.max() - n, rng)
         for label, n in counts.sort_index().items()
     ]
-    return check_table(pd.concat([rows, *copies], ignore_index=True), TRAINING_TILES)
+    rows = pd.concat([rows, *copies], ignore_index=True)
+    free = (rows.split == "train").to_numpy() & (rng.random(len(rows)) < FREE_SHARE)
+    if spec.free_angles:
+        free &= has_room(rows, slides)
+        rows.loc[free, "angle"] = rng.uniform(0, 360, size=free.sum()).round(1)
+    return check_table(rows, TRAINING_TILES)
 
 
-def _copy(
-    parents: pd.DataFrame,
-    n: int,
-    slides: pd.DataFrame,
-    spec: BalanceSpec,
-    rng: np.random.Generator,
-) -> pd.DataFrame:
+def _copy(parents: pd.DataFrame, n: int, rng: np.random.Generator) -> pd.DataFrame:
+    """Return `n` copies, each parent as often as any other, at right angles and flipped."""
     n_rounds = max(math.ceil(n / len(parents)), 1)
     order = np.concatenate([rng.permutation(len(parents)) for _ in range(n_rounds)])[:n]
     copies = parents.iloc[order].copy()
-    right = rng.choice(RIGHT_ANGLES, size=n)
-    free = rng.uniform(0, 360, size=n).round(1)
-    room = has_room(copies, slides) if spec.free_angles else np.zeros(n, bool)
-    copies["angle"] = np.where(room, free, right)
+    copies["angle"] = rng.choice(RIGHT_ANGLES, size=n)
     copies["flip"] = rng.random(n) < 0.5
     copies["parent_id"] = copies.tile_id
     copies["tile_id"] = [f"{parent}#{i}" for i, parent in enumerate(copies.tile_id)]

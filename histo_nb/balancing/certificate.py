@@ -1,10 +1,13 @@
 """The split certificate: proof that nothing leaks between training, validation and test."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 import shapely
 
+from histo_nb.balancing.duplicates import find_duplicates
+from histo_nb.balancing.pixels import Pixels, originals
 from histo_nb.errors import DatasetError
 from histo_nb.files import hash_content
 from histo_nb.tables import TRAINING_TILES, check_table
@@ -16,35 +19,53 @@ SIGNED = [
 ]
 
 
-def make_certificate(rows: pd.DataFrame) -> dict[str, Any]:
+def make_certificate(
+    rows: pd.DataFrame, *, groups: Sequence[str] = (), pixels: Pixels | None = None
+) -> dict[str, Any]:
     """Check training rows for leaks and return what was checked, with the rows' hash.
+
+    Parameters
+    ----------
+    groups
+        More columns whose values must stand on one side: site, visual field …
+    pixels
+        Of `pixels.originals(rows)`, in which near-duplicates are searched across the cut; without
+        them the certificate says that nobody looked.
 
     Raises
     ------
     DatasetError
-        A patient, a slide, a place on a slide, or a copy and its parent are on two sides, or a
-        copy lies outside the training part.
+        A patient, a slide, a group, a place on a slide, or a copy and its parent are on two sides,
+        a copy lies outside the training part, or two tiles on two sides show the same.
     """
     rows = check_table(rows, TRAINING_TILES)
-    _check_once(rows, "patient_id")
-    _check_once(rows, "slide_id")
+    for column in ("patient_id", "slide_id", *groups):
+        _check_once(rows, column)
     _check_copies(rows)
     _check_places(rows)
-    originals = rows[rows.parent_id.isna()]
+    if pixels is not None:
+        _check_duplicates(originals(rows), pixels)
+    own = rows[rows.parent_id.isna()]
+    alone = bool((own.patient_id == own.slide_id).all())
     return {
         "sha256": hash_rows(rows),
         "test_sha256": hash_rows(rows[rows.split == "test"]),  # the locked part, by itself
         "checked": [
-            "no patient on two sides",
-            "no slide on two sides",
+            *(f"no {column} on two sides" for column in ("patient", "slide", *groups)),
             "no place of a slide on two sides",
             "copies only in training, beside their parent",
+            *(["no near-duplicates on two sides"] if pixels is not None else []),
         ],
-        "tiles": _counts(originals, None),
-        "slides": _counts(originals, "slide_id"),
-        "patients": _counts(originals, "patient_id"),
+        "unknown": [
+            *(["patients: each image stands for one"] if alone else []),
+            *(["near-duplicates: nobody looked"] if pixels is None else []),
+        ],
+        "groups": list(groups),
+        "tiles": _counts(own, None),
+        "slides": _counts(own, "slide_id"),
+        "patients": _counts(own, "patient_id"),
         "copies": rows[rows.parent_id.notna()].groupby("label").size().to_dict(),
-        "share_of_tiles": (originals.split.value_counts() / len(originals)).round(4).to_dict(),
+        "share_of_tiles": (own.split.value_counts() / len(own)).round(4).to_dict(),
     }
 
 
@@ -80,6 +101,18 @@ def _check_copies(rows: pd.DataFrame) -> None:
         raise DatasetError(
             f"{len(orphans)} copies lie outside the training part or away from their parent, "
             f"first {orphans.tile_id.iloc[0]}; balance again after the split"
+        )
+
+
+def _check_duplicates(own: pd.DataFrame, pixels: Pixels) -> None:
+    """Tiles that show the same, turned, mirrored or stored anew, must be on one side."""
+    found = find_duplicates(pixels, own.split.to_numpy())
+    if len(found):
+        first, second = own.iloc[int(found.i.iloc[0])], own.iloc[int(found.j.iloc[0])]
+        raise DatasetError(
+            f"{len(found)} pairs of tiles on two sides of the split show the same, first "
+            f"{first.tile_id} ({first.split}) and {second.tile_id} ({second.split}): name what "
+            "belongs together by a group column, or join look-alikes with --join-duplicates"
         )
 
 

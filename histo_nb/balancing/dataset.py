@@ -1,7 +1,8 @@
 """The data set folder: what training needs, made once, checked whenever it is opened."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,18 +11,41 @@ import numpy as np
 import pandas as pd
 
 from histo_nb.balancing.balance import BalanceSpec, balance_training
-from histo_nb.balancing.certificate import check_certificate, make_certificate
-from histo_nb.balancing.pixels import measure_statistics, read_pixels, write_pixels
+from histo_nb.balancing.certificate import check_certificate, hash_rows, make_certificate
+from histo_nb.balancing.duplicates import join_duplicates
+from histo_nb.balancing.pixels import (
+    LivePixels,
+    Pixels,
+    fill_store,
+    measure_statistics,
+    open_pixels,
+    originals,
+    turned,
+)
 from histo_nb.balancing.split import SplitSpec, split_patients
 from histo_nb.errors import DatasetError
 from histo_nb.files import write_json, writing_folder
 from histo_nb.home import Home
 from histo_nb.tables import TRAINING_TILES, read_table, write_table
+from histo_nb.tiling.images import image_sizes
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreSpec:
+    """What is done with the tiles' pixels when a data set is made."""
+
+    stored: bool = True  # decoded once; False: read from the slides in each epoch
+    search_duplicates: bool = True  # tiles on two sides of the split that show the same
+    join_duplicates: bool = False  # tiles that look alike become one group before the split
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """One data set folder: `tiles.parquet`, `pixels.npy`, `certificate.json`, `statistics.json`."""
+    """One data set folder: `tiles.parquet`, `certificate.json`, `statistics.json`.
+
+    Its pixels lie in stores beside it, which data sets of the same tiles share; or nowhere, where
+    they are read from the slides each time.
+    """
 
     folder: Path
 
@@ -31,9 +55,11 @@ class Dataset:
         return read_table(self.folder / "tiles.parquet", TRAINING_TILES)
 
     @cached_property
-    def pixels(self) -> np.ndarray:
-        """(N, S, S, 3) uint8, memory-mapped."""
-        return read_pixels(self.folder / "pixels.npy")
+    def pixels(self) -> Pixels:
+        """`pixels[i]` is the tile of row i, (S, S, 3) uint8; `shape` is (N, S, S, 3)."""
+        if self.certificate.get("stored", True):
+            return open_pixels(self.rows, stores_of(self.folder.parent))
+        return LivePixels(self.rows)
 
     @cached_property
     def certificate(self) -> dict[str, Any]:
@@ -68,36 +94,87 @@ def make_dataset(
     *,
     split: SplitSpec | None = None,
     balance: BalanceSpec | None = None,
+    sides: Mapping[str, str] | None = None,
+    store: StoreSpec | None = None,
 ) -> Dataset:
-    """Split labelled tiles, balance the training part, certify, decode; return the data set.
+    """Split labelled tiles, balance the training part, decode, certify; return the data set.
 
     Its name comes from its rows: the same tiles, split and seed give the same data set, which is
     then reused.
+
+    Parameters
+    ----------
+    tiles
+        Of slides in the catalogue, or of `tiling.images.tile_images`.
+    sides
+        Patients that keep the side they had, as `split.split_patients` takes them.
 
     Raises
     ------
     DatasetError
         The tiles cannot be split without a leak, or differ in mpp or tile size.
     """
+    split, store = split or SplitSpec(), store or StoreSpec()
     for name in ("tile_size", "mpp", "read_path"):
-        if tiles[name].nunique() > 1:
+        if tiles[name].nunique(dropna=False) > 1:
             raise DatasetError(
                 f"tiles of different {name} {sorted(tiles[name].unique())} cannot be learnt "
                 "together; tile all slides with one spec"
             )
-    slides = home.catalog.slides(list(tiles.slide_id.unique()))
-    rows = balance_training(split_patients(tiles, spec=split), slides, spec=balance)
-    certificate = make_certificate(rows)
-    folder = home.datasets / f"D-{certificate['sha256'][:10]}"
-    if not folder.exists():
-        with writing_folder(folder) as temporary:
-            write_table(rows, temporary / "tiles.parquet", TRAINING_TILES)
-            write_json(temporary / "certificate.json", certificate)
-            write_pixels(rows, temporary / "pixels.npy")
-            pixels = read_pixels(temporary / "pixels.npy")
-            train = np.flatnonzero(rows.split == "train")
-            write_json(temporary / "statistics.json", measure_statistics(pixels, train))
+    if store.join_duplicates:
+        labelled = originals(tiles.dropna(subset=["label"]))
+        alike = join_duplicates(_pixels(labelled, home, store))
+        tiles = labelled.assign(look_alike=[f"L-{number}" for number in alike])
+        split = replace(split, groups=(*split.groups, "look_alike"))
+    loose = "image_width" in tiles
+    slides = image_sizes(tiles) if loose else home.catalog.slides(list(tiles.slide_id.unique()))
+    rows = split_patients(tiles, spec=split, sides=sides)
+    rows = balance_training(rows, slides, spec=balance)
+    folder = home.datasets / f"D-{hash_rows(rows)[:10]}"
+    if not _is_made(folder, split.groups, store):
+        _write(rows, folder, home, groups=split.groups, store=store)
     return open_dataset(folder)
+
+
+def _write(
+    rows: pd.DataFrame, folder: Path, home: Home, *, groups: Sequence[str], store: StoreSpec
+) -> None:
+    searched = _pixels(originals(rows), home, store) if store.search_duplicates else None
+    certificate = make_certificate(rows, groups=groups, pixels=searched)
+    certificate["stored"] = store.stored
+    train = np.flatnonzero(rows.split == "train")
+    pixels = _pixels(rows, home, store)
+    with writing_folder(folder, replace=True) as temporary:
+        write_table(rows, temporary / "tiles.parquet", TRAINING_TILES)
+        write_json(temporary / "certificate.json", certificate)
+        write_json(temporary / "statistics.json", measure_statistics(pixels, train))
+
+
+def _pixels(rows: pd.DataFrame, home: Home, store: StoreSpec) -> Pixels:
+    """Return the pixels of rows, decoded into stores first unless they are to be read live."""
+    if not store.stored:
+        return LivePixels(rows)
+    folder = stores_of(home.datasets)
+    fill_store(originals(rows), folder)
+    if "parent_id" in rows and len(free := turned(rows)):
+        fill_store(free, folder)
+    return open_pixels(rows.assign(parent_id=rows.get("parent_id")), folder)
+
+
+def _is_made(folder: Path, groups: Sequence[str], store: StoreSpec) -> bool:
+    """Return whether a data set is there, whole, and all was checked that is asked for."""
+    try:
+        certificate = open_dataset(folder).certificate
+    except DatasetError:
+        return False
+    looked = "no near-duplicates on two sides" in certificate["checked"]
+    checked = set(groups) <= set(certificate["groups"]) and looked >= store.search_duplicates
+    return bool(checked and certificate["stored"] == store.stored)
+
+
+def stores_of(datasets: Path) -> Path:
+    """Return the folder of the pixel stores that data sets share."""
+    return datasets / "pixels"
 
 
 def open_dataset(folder: Path) -> Dataset:
@@ -108,7 +185,7 @@ def open_dataset(folder: Path) -> Dataset:
     DatasetError
         It is missing or incomplete, or its rows are not those of its certificate.
     """
-    names = ("tiles.parquet", "pixels.npy", "certificate.json", "statistics.json")
+    names = ("tiles.parquet", "certificate.json", "statistics.json")
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise DatasetError(
@@ -116,8 +193,7 @@ def open_dataset(folder: Path) -> Dataset:
         )
     dataset = Dataset(folder)
     check_certificate(dataset.rows, dataset.certificate)
-    if len(dataset.pixels) != len(dataset.rows):
-        raise DatasetError(f"{folder}: pixels and rows differ in number; remove it, make it again")
+    _ = dataset.pixels  # a store that is gone is said now, not in the middle of a training
     return dataset
 
 

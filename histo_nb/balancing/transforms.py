@@ -11,21 +11,37 @@ CROP_SCALE = (0.3, 1.0)  # share of the tile's area, CN 113887377 A [0074]
 CROP_RATIO = (3 / 4, 4 / 3)
 
 
-class StainJitter(torch.nn.Module):
-    """Scale each channel's optical density by a random factor, as stain strength varies.
+# optical density of red, green, blue of haematoxylin, eosin, DAB: Ruifrok & Johnston 2001
+HED = ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78))
 
-    The factors lie in 1 ± `amount`. Light that passes is `10 ** -density`, so that scaling a
-    density is a power of the pixel (0–1).
+
+class StainJitter(torch.nn.Module):
+    """Scale the strength of each stain by a random factor in 1 ± `amount` (HED jitter).
+
+    Densities add up, so that the change is one 3 × 3 matrix on the pixel's optical densities;
+    glass stays white. Source: Tellez et al. 2018, without their shift.
     """
 
     def __init__(self, amount: float) -> None:
         super().__init__()
         self.amount = amount
+        self.stains = torch.nn.functional.normalize(torch.tensor(HED, dtype=torch.float64), dim=1)
+        self.unmix = torch.linalg.inv(self.stains)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Return a float image (3, H, W) in 0–1."""
-        factors = 1 + self.amount * (2 * torch.rand(3, 1, 1) - 1)
-        return image.clamp(min=1 / 255).pow(factors)
+        factors = 1 + self.amount * (2 * torch.rand(3, dtype=torch.float64) - 1)
+        mix = (self.unmix * factors) @ self.stains
+        density = image.clamp(min=1 / 255).log().flatten(1)
+        return (mix.T.float() @ density).exp_().clamp_(max=1).view_as(image)
+
+
+class RandomRightAngle(torch.nn.Module):
+    """Turn an image (…, H, W), H = W, by a random multiple of 90°."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Return an image of the same shape."""
+        return image.rot90(int(torch.randint(4, ())), dims=(-2, -1))
 
 
 def training_transform(
@@ -35,20 +51,24 @@ def training_transform(
     normalize: Normalize,
     flips: bool = False,
     stain_jitter: float = 0.0,
+    grey_share: float = 0.0,
 ) -> v2.Compose:
     """Return the random transform of a training tile, (3, S, S) uint8 → (3, H, W) float32.
 
     E1 random crop of 30–100 % of the area at 3:4 to 4:3, E2 to 0–1, E3 minus the mean, divided by
-    std or variance [0074–0076]. Flips and stain jitter are additions of the recipes.
+    std or variance [0074–0076]. Flips with right angles, and stain jitter, are additions of the
+    recipes.
     """
     steps: list[torch.nn.Module] = [
         v2.RandomResizedCrop(image_size, scale=CROP_SCALE, ratio=CROP_RATIO, antialias=True)
     ]
     if flips:
-        steps += [v2.RandomHorizontalFlip(), v2.RandomVerticalFlip()]
+        steps += [v2.RandomHorizontalFlip(), RandomRightAngle()]
     steps.append(v2.ToDtype(torch.float32, scale=True))
     if stain_jitter:
         steps.append(StainJitter(stain_jitter))
+    if grey_share:
+        steps.append(v2.RandomGrayscale(p=grey_share))
     return v2.Compose([*steps, _normalization(statistics, normalize)])
 
 

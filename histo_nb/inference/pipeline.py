@@ -19,7 +19,7 @@ from histo_nb.inference.verdict import SlideRule, judge_slide
 from histo_nb.masking.masks import mask_path, mask_slides
 from histo_nb.masking.tissue import MaskSpec
 from histo_nb.model.bundle import Bundle, open_bundle
-from histo_nb.model.card import check_tiles
+from histo_nb.model.card import check_tiles, slide_tiling
 from histo_nb.model.registry import production_model
 from histo_nb.tables import PREDICTIONS, check_table
 from histo_nb.tiling.grid import TileSpec, tile_slides
@@ -161,13 +161,7 @@ def make_predictions(
 
 
 def _tile_spec(bundle: Bundle, min_tissue: float) -> TileSpec:
-    card = bundle.card
-    return TileSpec(
-        tile_size=card.tile_size,
-        mpp=card.mpp,
-        min_tissue=min_tissue,
-        read_path="pyramid" if card.read_path == "pyramid" else "level0",
-    )
+    return TileSpec(min_tissue=min_tissue, **slide_tiling(bundle.card))
 
 
 def _check_readable(failures: list[dict[str, str]], tiles: pd.DataFrame) -> None:

@@ -25,6 +25,8 @@ class Runtime:
     def classify(self, tiles: np.ndarray) -> np.ndarray:
         """Return probabilities (N, n_classes) float32 of (N, S, S, 3) uint8 tiles.
 
+        They are calibrated: logits are divided by the card's temperature.
+
         Raises
         ------
         BundleError
@@ -38,7 +40,8 @@ class Runtime:
         with torch.inference_mode():
             batch = self._transform(torch.from_numpy(tiles).permute(0, 3, 1, 2))
             batch = batch.to(self.device, memory_format=torch.channels_last)
-            probabilities: np.ndarray = self._network(batch).softmax(dim=1).cpu().numpy()
+            logits = self._network(batch) / self.card.temperature
+            probabilities: np.ndarray = logits.softmax(dim=1).cpu().numpy()
         return probabilities
 
     def classify_all(self, tiles: Iterable[np.ndarray]) -> Iterator[np.ndarray]:

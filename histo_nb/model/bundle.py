@@ -1,21 +1,33 @@
-"""A model on disk: `model.safetensors`, `card.json`, `gate.json`. Loading executes nothing."""
+"""A model on disk: weights, card, history, their checksums, gate. Loading executes nothing."""
 
-import json
-from dataclasses import dataclass, replace
+import hashlib
+import shutil
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import safetensors
 import safetensors.torch
+import torch
 from torch import nn
 
-from histo_nb.errors import BundleError
-from histo_nb.files import hash_file, write_json, writing_folder
-from histo_nb.model.card import Card, read_card, write_card
+from histo_nb.errors import BundleError, SpecError
+from histo_nb.files import writing_folder
+from histo_nb.model.card import Card, write_card
 from histo_nb.model.network import make_network
-
-WEIGHTS, CARD, GATE, HISTORY = "model.safetensors", "card.json", "gate.json", "history.csv"
+from histo_nb.model.seal import (
+    AGAIN,
+    CARD,
+    GATE,
+    HISTORY,
+    WEIGHTS,
+    check_bundle,
+    name_model,
+    read_gate,
+    registry_locked,
+    write_seal,
+)
 
 
 @dataclass(frozen=True)
@@ -29,60 +41,53 @@ class Bundle:
 
 
 def write_bundle(network: nn.Module, card: Card, models: Path, *, history: pd.DataFrame) -> Path:
-    """Write a candidate under `models`, named after its weights; return its folder.
+    """Write a candidate under `models`, named after its weights and its card; return its folder.
 
-    `model_id` and `weights_sha256` of the card are filled in here.
+    `model_id` and `weights_sha256` of the card are filled in here. The same model is written once;
+    a damaged copy of it is replaced.
     """
     state = {name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}
-    digest = models / f".{card.dataset_id}.safetensors"
-    safetensors.torch.save_file(state, digest)
-    sha256 = hash_file(digest)
-    folder = models / f"M-{sha256[:10]}"
-    try:
-        if not folder.exists():
-            with writing_folder(folder) as temporary:
-                digest.rename(temporary / WEIGHTS)
-                write_card(
-                    replace(card, model_id=folder.name, weights_sha256=sha256), temporary / CARD
-                )
+    weights = safetensors.torch.save(state)
+    card = replace(card, weights_sha256=hashlib.sha256(weights).hexdigest())
+    card = replace(card, model_id=name_model(asdict(card)))
+    folder = models / card.model_id
+    with registry_locked(models):
+        if not _is_whole(folder):
+            with writing_folder(folder, replace=True) as temporary:
+                (temporary / WEIGHTS).write_bytes(weights)
+                write_card(card, temporary / CARD)
                 history.to_csv(temporary / HISTORY, index=False)
-    finally:
-        digest.unlink(missing_ok=True)
+                if (folder / GATE).is_file():  # it says itself which weights it is of
+                    shutil.copy(folder / GATE, temporary / GATE)
+                write_seal(temporary)
     return folder
 
 
 def open_bundle(folder: Path) -> Bundle:
-    """Load a bundle after its checksum was verified.
+    """Load a bundle after its checksums were verified.
 
     Raises
     ------
     BundleError
-        A file is missing, damaged or tampered with, or weights and card do not fit together.
+        A file is missing, damaged or tampered with, weights and card do not fit together, the
+        weights are not finite, or the gate is another model's.
     """
-    card = read_card(folder / CARD)
-    weights = folder / WEIGHTS
-    if not weights.is_file() or hash_file(weights) != card.weights_sha256:
-        raise BundleError(
-            f"{weights} is missing or not the file its card names (SHA-256 differs); "
-            "restore it from a copy, or train again"
-        )
-    network = make_network(card.network, len(card.classes), **card.network_args)
+    card, weights = check_bundle(folder), folder / WEIGHTS
     try:
-        network.load_state_dict(safetensors.torch.load_file(weights))
-    except (RuntimeError, safetensors.SafetensorError) as error:
-        raise BundleError(f"{weights} does not fit its card: {error}") from error
+        network = make_network(card.network, len(card.classes), **card.network_args)
+        state = safetensors.torch.load_file(weights)
+        network.load_state_dict(state)
+    except (RuntimeError, SpecError, TypeError, safetensors.SafetensorError) as error:
+        said = " ".join(str(error).split())  # torch says it in many lines
+        raise BundleError(f"{weights} does not fit its card: {said}; {AGAIN}") from error
+    broken = [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]
+    if broken:
+        raise BundleError(f"{weights}: {broken[0]} is not finite; train the model again")
     return Bundle(folder, card, network.eval(), read_gate(folder))
 
 
-def read_gate(folder: Path) -> dict[str, Any] | None:
-    """Return what the gate said of a model; None if it never stood before one."""
-    path = folder / GATE
-    if not path.is_file():
-        return None
-    content: dict[str, Any] = json.loads(path.read_text())
-    return content
-
-
-def write_gate(folder: Path, gate: dict[str, Any]) -> Path:
-    """Write what the gate said beside the card; return the path."""
-    return write_json(folder / GATE, gate)
+def _is_whole(folder: Path) -> bool:
+    try:
+        return bool(check_bundle(folder))
+    except BundleError:
+        return False

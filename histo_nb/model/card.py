@@ -2,7 +2,7 @@
 
 import importlib.metadata
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import pandas as pd
 
 from histo_nb.errors import BundleError
 from histo_nb.files import write_json
+from histo_nb.geometry import check_positive
 
 VERSIONED = ("histo-nb", "torch", "torchvision", "fastai", "openslide-python", "openslide-bin",
              "opencv-python-headless", "numpy")  # fmt: skip
@@ -25,8 +26,8 @@ class Card:
     network: str
     network_args: dict[str, Any]
     tile_size: int  # px at mpp
-    mpp: float  # µm/px
-    read_path: str  # which pixels a tile is read from, see geometry.plan_read
+    mpp: float | None  # µm/px; None = images of unknown scale, then slides cannot be analysed
+    read_path: str  # which pixels a tile is read from, see geometry.plan_read; or "image"
     store_size: int  # px a tile is area-averaged to when read
     image_size: int  # px the network gets: the whole tile, antialiased bilinear
     normalize: str  # "std", or "variance" as the patent writes
@@ -41,6 +42,10 @@ class Card:
     weights_sha256: str
     packages: dict[str, str]
     created_at: str
+    temperature: float = 1.0  # logits are divided by it; fitted on the validation part
+
+    def __post_init__(self) -> None:
+        check_positive(temperature=self.temperature)
 
 
 def installed_versions() -> dict[str, str]:
@@ -54,7 +59,7 @@ def write_card(card: Card, path: Path) -> Path:
 
 
 def read_card(path: Path) -> Card:
-    """Read a card.
+    """Read a card; fields with a default may be missing, as in cards of earlier versions.
 
     Raises
     ------
@@ -62,18 +67,39 @@ def read_card(path: Path) -> Card:
         It is missing, no JSON, or lacks a field.
     """
     try:
-        content = json.loads(path.read_text())
-        return Card(**{f.name: content[f.name] for f in fields(Card)})
+        content = json.loads(path.read_text(encoding="utf-8"))
+        needed = [f for f in fields(Card) if f.default is MISSING and f.default_factory is MISSING]
+        asked = [f.name for f in fields(Card) if f in needed or f.name in content]
+        return Card(**{name: content[name] for name in asked})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BundleError(f"{path} is no model card ({error!r}); train the model again") from error
 
 
 def check_tiles(tiles: pd.DataFrame, card: Card) -> None:
     """Raise `BundleError` unless tiles were cut and are read as the model was trained."""
-    for name in ("tile_size", "mpp", "read_path"):
-        found = sorted(set(tiles[name]) - {getattr(card, name)})
+    for name, wanted in slide_tiling(card).items():
+        found = sorted(set(tiles[name]) - {wanted})
         if found:
             raise BundleError(
                 f"these tiles have {name}={found[0]}, but model {card.model_id} was trained on "
-                f"{name}={getattr(card, name)}; tile the slides as the card says"
+                f"{name}={wanted}; tile the slides as the card says"
             )
+
+
+def slide_tiling(card: Card) -> dict[str, Any]:
+    """Return `tile_size`, `mpp` and `read_path` of the tiles of slides that a model can classify.
+
+    A loose image is read as level 0 of a slide is: every pixel, averaged over areas.
+
+    Raises
+    ------
+    BundleError
+        The model was trained on images of unknown scale.
+    """
+    if card.mpp is None:
+        raise BundleError(
+            f"model {card.model_id} was trained on images of unknown scale and cannot classify "
+            "slides; train it again with --image-mpp"
+        )
+    read_path = "level0" if card.read_path == "image" else card.read_path
+    return {"tile_size": card.tile_size, "mpp": card.mpp, "read_path": read_path}

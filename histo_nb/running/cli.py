@@ -15,6 +15,8 @@ import pandas as pd
 from histo_nb import __version__
 from histo_nb.home import Home
 from histo_nb.running.desk import add_desk, slide_list
+from histo_nb.running.learning import add_learning
+from histo_nb.running.models import add_models
 from histo_nb.running.report import CommandLine, command
 
 SLIDES = click.argument("slide_ids", nargs=-1, metavar="[SLIDE]...")
@@ -234,108 +236,6 @@ def ledger(home: Home, classes: str, **spec: Any) -> dict[str, Any]:
 
 
 @command(main)
-@click.option("--tiles", default=None, type=click.Path(path_type=Path),
-              help="Table of labelled tiles.  [default: the last one]")  # fmt: skip
-@click.option("--test-share", default=0.2, show_default=True, help="Of all tiles.")
-@click.option("--valid-share", default=0.2, show_default=True, help="Of the other tiles.")
-@click.option("--seed", default=42, show_default=True, help="Of the split and the rotations.")
-def balance(
-    home: Home, tiles: Path | None, test_share: float, valid_share: float, seed: int
-) -> dict[str, Any]:
-    """Split labelled tiles by patient, balance the training part, certify, decode."""
-    from histo_nb.balancing.dataset import make_dataset
-    from histo_nb.balancing.split import SplitSpec
-    from histo_nb.tiling.table import read_tiles
-
-    rows = read_tiles(home, tiles)
-    spec = SplitSpec(test_share=test_share, valid_share=valid_share, seed=seed)
-    dataset = make_dataset(rows, home, split=spec)
-    return {
-        "dataset_id": dataset.dataset_id,
-        "certificate": dataset.certificate["sha256"],
-        **{k: dataset.certificate[k] for k in ("tiles", "patients", "copies", "share_of_tiles")},
-        "path": dataset.folder,
-    }
-
-
-@command(main)
-@click.option("--dataset", "dataset_id", default="", help="Its id.  [default: the newest]")
-@click.option("--recipe", default="recommended", show_default=True, help="patent, or quick.")
-@click.option("--network", default="histonet33", show_default=True,
-              help="Or a torchvision classifier, for example resnet34.")  # fmt: skip
-@click.option("--width", default=1.0, show_default=True, help="Of histonet33; 0.25 on small CPUs.")
-@click.option("--image-size", default=224, show_default=True, help="px the network gets.")
-@click.option("--epochs", default=0, help="[default: as the recipe says]")
-@click.option("--normal-class", default="normal", show_default=True, help="The benign class.")
-@click.option("--seed", "train_seed", default=42, show_default=True, help="Of weights and order.")
-def train(home: Home, dataset_id: str, width: float, **spec: Any) -> dict[str, Any]:
-    """Train a candidate model on a data set."""
-    from histo_nb.balancing.dataset import find_dataset
-    from histo_nb.model.card import read_card
-    from histo_nb.training.learner import TrainSpec
-    from histo_nb.training.learner import train as train_candidate
-
-    arguments = {"width": width} if spec["network"] == "histonet33" else {}
-    model_id = train_candidate(
-        find_dataset(home, dataset_id), home, spec=TrainSpec(network_args=arguments, **spec)
-    )
-    card = read_card(home.models / model_id / "card.json")
-    return {"model_id": model_id, "validation": card.validation, "path": home.models / model_id}
-
-
-@command(main)
-@click.option("--dataset", "dataset_id", default="", help="Its id.  [default: the newest]")
-@click.option("--steps", default=3, show_default=True, help="Shares of the patients.")
-@click.option("--recipe", default="quick", show_default=True, help="Or recommended, patent.")
-@click.option("--width", default=0.25, show_default=True, help="Of histonet33.")
-@click.option("--image-size", default=224, show_default=True, help="px the network gets.")
-@click.option("--epochs", default=0, help="[default: as the recipe says]")
-@click.option("--normal-class", default="normal", show_default=True, help="The benign class.")
-def learning_curve(
-    home: Home, dataset_id: str, steps: int, width: float, **spec: Any
-) -> dict[str, Any]:
-    """Train on growing shares of the patients: would more of them help, and of which class?"""
-    from histo_nb.balancing.dataset import find_dataset
-    from histo_nb.training.curve import measure_curve, say_curve
-    from histo_nb.training.learner import TrainSpec
-
-    dataset = find_dataset(home, dataset_id)
-    train_spec = TrainSpec(network_args={"width": width}, **spec)
-    curve = measure_curve(dataset, spec=train_spec, steps=steps)
-    return {
-        "dataset_id": dataset.dataset_id,
-        "curve": curve.to_dict("records"),
-        "says": say_curve(curve),
-    }
-
-
-@command(main)
-@click.argument("model_id", required=False)
-@click.option("--min-accuracy", default=0.8, show_default=True, help="On patients never seen.")
-@click.option("--min-balanced-accuracy", default=0.6, show_default=True,
-              help="Mean of the classes' recalls.")  # fmt: skip
-@click.option("--min-class-recall", default=0.3, show_default=True, help="Of the worst class.")
-def gate(home: Home, model_id: str | None, **spec: Any) -> dict[str, Any]:
-    """Score a candidate (the newest by default) on the test part; it serves only if it passes.
-
-    Exits with 3 if it did not pass.
-    """
-    from histo_nb.model.registry import newest_model
-    from histo_nb.training.gate import GateSpec, pass_gate
-
-    model_id = model_id or newest_model(home)
-    return pass_gate(home, model_id, spec=GateSpec(**spec))
-
-
-@command(main)
-def models(home: Home) -> dict[str, Any]:
-    """List the models: candidates, rejected ones, the one in production."""
-    from histo_nb.model.registry import list_models
-
-    return {"models": list_models(home).to_dict("records")}
-
-
-@command(main)
 @click.argument("slides", nargs=-1, metavar="[SLIDE|FILE]...")
 @click.option("--slide-mpp", type=float, default=None, help="µm/px where a file does not say.")
 def analyse(home: Home, slides: tuple[str, ...], slide_mpp: float | None) -> dict[str, Any]:
@@ -450,6 +350,8 @@ def _names(listed: str) -> tuple[str, ...]:
 
 
 add_desk(main)
+add_learning(main)
+add_models(main)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -9,8 +9,8 @@ import pandas as pd
 from histo_nb.balancing.dataset import Dataset
 from histo_nb.errors import DatasetError, SpecError
 from histo_nb.files import writing
-from histo_nb.training.evaluate import measure
 from histo_nb.training.learner import TrainSpec, fit
+from histo_nb.training.measures import measure
 
 FILE = "learning_curve.csv"  # in the folder of the data set
 COLUMNS = ["patients", "tiles", "accuracy", "balanced_accuracy"]
@@ -61,9 +61,9 @@ def measure_curve(
             raise DatasetError(
                 f"{len(patients)} patients have no tile of {', '.join(missing)}; choose fewer steps"
             )
-        _, best = fit(part, spec)
+        trained = fit(part, spec)
         truth = dataset.rows.label.iloc[dataset.indices(spec.select_on)].reset_index(drop=True)
-        predicted = pd.Series(np.array(dataset.classes)[best.probabilities.argmax(axis=1)])
+        predicted = pd.Series(np.array(dataset.classes)[trained.logits.argmax(dim=1)])
         figures = measure(truth, predicted, dataset.classes)
         recalls = {f"recall_{label}": value for label, value in figures["recall"].items()}
         counts = {"patients": len(patients), "tiles": int(learnt.parent_id.isna().sum())}

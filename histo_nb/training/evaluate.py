@@ -1,37 +1,49 @@
 """Figures of a model on patients it never saw, beside baselines that see colour only."""
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import confusion_matrix, recall_score
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from tqdm.auto import tqdm
 
 from histo_nb.balancing.dataset import Dataset
-from histo_nb.errors import BundleError
+from histo_nb.errors import BundleError, DatasetError, TableError
 from histo_nb.inference.pipeline import make_predictions
 from histo_nb.inference.runtime import Runtime
 from histo_nb.inference.verdict import SlideRule, judge_slide, true_slide_class
 from histo_nb.model.bundle import Bundle
+from histo_nb.model.card import Card
+from histo_nb.training.calibration import Figures, measure_calibration, uncalibrate
+from histo_nb.training.colour import colour_baselines
+from histo_nb.training.measures import (
+    bootstrap_patients,
+    class_probabilities,
+    measure,
+    measure_predictions,
+    number_labels,
+)
 
-N_BOOTSTRAP = 1000
-HISTOGRAM_BINS = 4  # a channel: 64 colours
+OVERALL = {  # rows of `figures_table`: what it says, where it stands
+    "accuracy": "accuracy",
+    "balanced accuracy": "balanced_accuracy",
+    "AUC, mean of the classes": "auc_macro",
+    "calibration error (ECE)": "ece",
+    "log-likelihood, negative": "nll",
+    "Brier score": "brier",
+}
 
 
-def evaluate(bundle: Bundle, dataset: Dataset, *, split: str = "test") -> dict[str, Any]:
-    """Return a model's figures on one part of a data set.
+def evaluate(bundle: Bundle, dataset: Dataset, *, split: str = "test") -> Figures:
+    """Return a model's figures on one part of a data set, fit for JSON.
 
-    `accuracy` and `balanced_accuracy` come with 95 % intervals from resampled patients;
-    `baselines` holds the balanced accuracy of a logistic regression on the mean colour and on the
-    colour histogram of the same tiles.
+    Returns
+    -------
+    `split`, and what `evaluate_predictions` returns, with the colour baselines on the same tiles.
 
     Raises
     ------
     BundleError
         The classes, the tiles or the split are not those the model was trained with.
+    DatasetError
+        The part has no tile.
     """
     card = bundle.card
     if card.certificate_sha256 != dataset.certificate["sha256"]:
@@ -39,93 +51,139 @@ def evaluate(bundle: Bundle, dataset: Dataset, *, split: str = "test") -> dict[s
             f"model {card.model_id} was trained under another split certificate than data set "
             f"{dataset.dataset_id}; test patients may have been learnt: take {card.dataset_id}"
         )
-    indices = dataset.indices(split)
-    runtime = Runtime(bundle)
-    tiles = tqdm((dataset.pixels[i] for i in indices), total=len(indices), desc="evaluating",
-                 unit="tile")  # fmt: skip
-    probabilities = np.array(list(runtime.classify_all(tiles)))
-    rows = dataset.rows.iloc[indices].reset_index(drop=True)
-    predictions = make_predictions(rows, probabilities, card.classes)
+    predictions = _classify(bundle, dataset, split)
+    baselines = colour_baselines(dataset, split=split)
+    return {"split": split, **evaluate_predictions(predictions, card, baselines=baselines)}
+
+
+def evaluate_predictions(
+    predictions: pd.DataFrame, card: Card, *, baselines: dict[str, Figures] | None = None
+) -> Figures:
+    """Return what a model's predictions are worth, fit for JSON.
+
+    Parameters
+    ----------
+    predictions
+        Rows with `label, patient_id, slide_id, tissue, prediction, prob_<class>`, as `Runtime`
+        classified them: calibrated by the card's temperature.
+    baselines
+        Figures of other classifiers of the same tiles by name, see `colour.colour_baselines`.
+
+    Returns
+    -------
+    `model_id, classes, n_tiles, n_slides, n_patients`; what `measures.measure_predictions`
+    returns; `temperature`, and `uncalibrated`: the calibration figures without it, None if it is
+    1; `slides`: the figures of the slide classes, with `slide_correct`, their accuracy;
+    `baselines`: the balanced accuracy of each, and all else in `baseline_figures`.
+
+    Raises
+    ------
+    BundleError
+        A label is unknown to the model, or a probability is missing or not a number.
+    TableError
+        There is no row, or one without a label.
+    """
+    _check(predictions, card)
+    slides = measure_slides(predictions, card)
     return {
-        "split": split,
-        "n_tiles": len(rows),
-        "n_slides": int(rows.slide_id.nunique()),
-        "n_patients": int(rows.patient_id.nunique()),
-        **measure(predictions.label, predictions.prediction, card.classes),
-        "intervals": bootstrap_patients(predictions, card.classes),
-        "slide_correct": slide_accuracy(predictions, bundle),
-        "baselines": colour_baselines(dataset, split=split),
+        "model_id": card.model_id,
+        "classes": card.classes,
+        "n_tiles": len(predictions),
+        "n_slides": int(predictions.slide_id.nunique()),
+        "n_patients": int(predictions.patient_id.nunique()),
+        **measure_predictions(predictions, card.classes),
+        "temperature": card.temperature,
+        "uncalibrated": _uncalibrated(predictions, card),
+        "slide_correct": slides["accuracy"],
+        "slides": slides,
+        "baselines": {name: f["balanced_accuracy"] for name, f in (baselines or {}).items()},
+        "baseline_figures": baselines or {},
     }
 
 
-def measure(truth: pd.Series, predicted: pd.Series, classes: list[str]) -> dict[str, Any]:
-    """Return accuracy, balanced accuracy (over classes that occur), recalls and confusions."""
-    present = [label for label in classes if (truth == label).any()]
-    recalls = recall_score(truth, predicted, labels=present, average=None, zero_division=0)
-    return {
-        "accuracy": float((truth == predicted).mean()),
-        "balanced_accuracy": float(np.mean(recalls)),
-        "recall": dict(zip(present, recalls.astype(float).tolist(), strict=True)),
-        "confusion": confusion_matrix(truth, predicted, labels=classes).tolist(),
-    }
-
-
-def bootstrap_patients(predictions: pd.DataFrame, classes: list[str]) -> dict[str, list[float]]:
-    """Return 95 % intervals of accuracy and balanced accuracy over resampled patients."""
-    rng = np.random.default_rng(0)
-    tables = [
-        confusion_matrix(rows.label, rows.prediction, labels=classes)
-        for _, rows in predictions.groupby("patient_id")
-    ]
-    draws = rng.integers(len(tables), size=(N_BOOTSTRAP, len(tables)))
-    confusions = np.array(tables)[draws].sum(axis=1).astype(float)
-    right = np.diagonal(confusions, axis1=1, axis2=2)
-    totals = confusions.sum(axis=2)
-    recalls = np.where(totals > 0, right / np.maximum(totals, 1), np.nan)
-    figures = {
-        "accuracy": right.sum(axis=1) / totals.sum(axis=1),
-        "balanced_accuracy": np.nanmean(recalls, axis=1),
-    }
-    return {name: np.quantile(v, [0.025, 0.975]).tolist() for name, v in figures.items()}
-
-
-def slide_accuracy(predictions: pd.DataFrame, bundle: Bundle) -> float:
-    """Return the share of slides whose class by the card's rule is that of their labels."""
-    card = bundle.card
+def measure_slides(predictions: pd.DataFrame, card: Card) -> Figures:
+    """Return the figures of the slides' classes by the card's rule, with `n_slides`."""
     rule = SlideRule.from_card(card.slide_rule)
-    right = [
-        judge_slide(
-            rows, classes=card.classes, normal_class=card.normal_class, rule=rule
-        ).slide_class
-        == true_slide_class(rows.label, card.normal_class)
+    slides = pd.DataFrame(
+        {
+            "patient_id": rows.patient_id.iloc[0],
+            "label": true_slide_class(rows.label, card.normal_class),
+            "prediction": judge_slide(
+                rows, classes=card.classes, normal_class=card.normal_class, rule=rule
+            ).slide_class,
+        }
         for _, rows in predictions.groupby("slide_id")
-    ]
-    return float(np.mean(right))
+    )
+    return {
+        "n_slides": len(slides),
+        **measure(slides.label, slides.prediction, card.classes),
+        "intervals": bootstrap_patients(slides, card.classes),
+    }
 
 
-def colour_baselines(dataset: Dataset, *, split: str = "test") -> dict[str, float]:
-    """Return the balanced accuracy of classifiers that see colour, but no structure."""
-    train, test = dataset.indices("train"), dataset.indices(split)
-    labels = dataset.rows.label.to_numpy()
-    scores = {}
-    for name, feature in (("mean_rgb", mean_rgb), ("colour_histogram", colour_histogram)):
-        model = make_pipeline(
-            StandardScaler(), LogisticRegression(max_iter=2000, class_weight="balanced")
+def figures_table(figures: Figures) -> pd.DataFrame:
+    """Return the figures to read: overall ones with their 95 % interval, then a row a class."""
+    rows = {
+        said: {
+            "value": _text(figures[name]),
+            "95 % interval": _text(*figures["intervals"].get(name, ())),
+            "n": f"{figures['n_tiles']:,} tiles",
+        }
+        for said, name in OVERALL.items()
+    }
+    rows["slides right"] = {
+        "value": _text(figures["slide_correct"]),
+        "95 % interval": _text(*figures["slides"]["intervals"]["accuracy"]),
+        "n": f"{figures['n_slides']:,} slides",
+    }
+    for label in figures["classes"]:
+        shares = {name: _text(figures[name].get(label)) for name in ("recall", "precision", "f1")}
+        n = {"n": f"{figures['n'][label]:,} tiles"}
+        rows[label] = n | shares | {"AUC": _text(figures["auc"][label])}
+    return pd.DataFrame.from_dict(rows, orient="index").fillna("")
+
+
+def _text(*values: float | None) -> str:
+    return "–".join("" if value is None else f"{value:.3f}" for value in values).strip("–")
+
+
+def _classify(bundle: Bundle, dataset: Dataset, split: str) -> pd.DataFrame:
+    """Return the rows of a part with the model's predictions; tiles are read one by one."""
+    indices = dataset.indices(split)
+    if not len(indices):
+        raise DatasetError(
+            f"data set {dataset.dataset_id} has no tile in its part {split!r}; choose train, valid "
+            "or test"
         )
-        model.fit(np.stack([feature(dataset.pixels[i]) for i in train]), labels[train])
-        predicted = model.predict(np.stack([feature(dataset.pixels[i]) for i in test]))
-        figures = measure(pd.Series(labels[test]), pd.Series(predicted), dataset.classes)
-        scores[name] = figures["balanced_accuracy"]
-    return scores
+    tiles = (np.asarray(dataset.pixels[int(i)]) for i in indices)
+    bar = tqdm(tiles, total=len(indices), desc="evaluating", unit="tile")
+    probabilities = np.array(list(Runtime(bundle).classify_all(bar)))
+    return make_predictions(dataset.rows.iloc[indices], probabilities, bundle.card.classes)
 
 
-def mean_rgb(tile: np.ndarray) -> np.ndarray:
-    """Return the mean of each channel (3,) of a (H, W, 3) uint8 tile."""
-    return np.asarray(tile.mean(axis=(0, 1)))
+def _uncalibrated(predictions: pd.DataFrame, card: Card) -> Figures | None:
+    if card.temperature == 1:
+        return None
+    probabilities = class_probabilities(predictions, card.classes)
+    targets = number_labels(predictions.label, card.classes)
+    return measure_calibration(targets, uncalibrate(probabilities, card.temperature))
 
 
-def colour_histogram(tile: np.ndarray) -> np.ndarray:
-    """Return the share (64,) of each of 4 × 4 × 4 colours in a (H, W, 3) uint8 tile."""
-    bins = (tile // (256 // HISTOGRAM_BINS)).reshape(-1, 3).astype(np.int64)
-    code = (bins[:, 0] * HISTOGRAM_BINS + bins[:, 1]) * HISTOGRAM_BINS + bins[:, 2]
-    return np.bincount(code, minlength=HISTOGRAM_BINS**3) / len(code)
+def _check(predictions: pd.DataFrame, card: Card) -> None:
+    if predictions.empty or predictions.label.isna().any():
+        raise TableError(
+            f"{predictions.label.isna().sum()} of {len(predictions)} tiles have no label; label "
+            "them or leave them out: without truth there are no figures"
+        )
+    unknown = sorted(set(predictions.label) - set(card.classes))
+    if unknown:
+        raise BundleError(
+            f"label {unknown[0]!r} is unknown to model {card.model_id}; it knows "
+            f"{', '.join(card.classes)}"
+        )
+    columns = [f"prob_{label}" for label in card.classes]
+    if not np.isfinite(predictions.reindex(columns=columns).to_numpy(float)).all():
+        raise BundleError(
+            f"a probability is missing or not a number; classify the tiles with {card.model_id} "
+            "again, or train again if they stay so"
+        )

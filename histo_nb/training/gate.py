@@ -1,30 +1,22 @@
-"""The gate: a candidate is scored once on the locked test part; only then may it serve."""
+"""The gate: a candidate is scored on the locked test part; only then may it serve."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from histo_nb.balancing.dataset import Dataset, open_dataset
 from histo_nb.catalog import now
-from histo_nb.errors import GateFailed, SpecError
+from histo_nb.errors import GateFailed
 from histo_nb.home import Home
-from histo_nb.model.bundle import open_bundle, read_gate, write_gate
+from histo_nb.model.bundle import open_bundle
 from histo_nb.model.registry import find_model, promote
+from histo_nb.model.seal import read_gate, registry_locked, write_gate
+from histo_nb.tiling.ledger import make_ledger, say_missing
+from histo_nb.training.criteria import GateSpec, as_number, find_faults, read_spec, worst_class
 from histo_nb.training.evaluate import evaluate
 
+__all__ = ["GateSpec", "check_passed", "find_faults", "pass_gate", "read_spec", "score"]
 
-@dataclass(frozen=True, kw_only=True)
-class GateSpec:
-    """What a model must reach on patients never seen; CN 113887377 A [0084]."""
-
-    min_accuracy: float = 0.8  # share of test tiles, 0–1
-    min_balanced_accuracy: float = 0.6
-    min_class_recall: float = 0.3  # of the worst class
-    beat_colour: bool = True  # must be above both colour-only baselines
-
-    def __post_init__(self) -> None:
-        for name in ("min_accuracy", "min_balanced_accuracy", "min_class_recall"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise SpecError(f"{name}={getattr(self, name)} is a share; choose 0–1")
+LOOK = "test part looked at"  # the event: its subject is the test part, its detail the model
 
 
 def pass_gate(home: Home, model_id: str, *, spec: GateSpec | None = None) -> dict[str, Any]:
@@ -45,31 +37,29 @@ def score(home: Home, model_id: str, *, spec: GateSpec | None = None) -> dict[st
 
     Returns
     -------
-    The figures of `evaluate`, with `passed`, `reasons`, `advice` and `looks`: how often the test
-    part was looked at for this model. A second look is recorded as such.
+    The figures of `evaluate`, with `passed`, `reasons`, `advice`, `spec`; `looks`, how often this
+    model was shown its test part, `looks_of_test_part`, how often any model was; and `earlier`,
+    the verdicts on this model before this one. The more looks, the more luck is in a good figure.
     """
     spec = spec or GateSpec()
     folder = find_model(home, model_id)
     bundle = open_bundle(folder)
     dataset = open_dataset(home.datasets / bundle.card.dataset_id)
-    earlier = read_gate(folder)
+    looks = _look(home, dataset, model_id)
     figures = evaluate(bundle, dataset)
-    reasons = find_faults(figures, spec)
-    gate = {
-        "model_id": model_id,
-        "passed": not reasons,
-        "reasons": reasons,
-        "advice": advise(dataset, figures) if reasons else None,
-        "looks": (earlier or {}).get("looks", 0) + 1,
-        "at": now(),
-        "spec": asdict(spec),
-        **figures,
-    }
-    write_gate(folder, gate)
+    reasons = find_faults(figures, spec, select_on=bundle.card.select_on)
+    verdict = {"at": now(), "passed": not reasons, "spec": asdict(spec), "reasons": reasons}
+    advice = advise(dataset, figures) if reasons else None
+    with registry_locked(home.models):  # so that of two verdicts at once none is lost
+        earlier = _earlier(read_gate(folder))
+        said = {**figures, **verdict, "advice": advice, **looks, "earlier": earlier}
+        gate = write_gate(folder, said)
     if reasons:
         home.catalog.note("gate failed", model_id, "; ".join(reasons))
     else:
-        promote(home, model_id, reason="passed the gate")
+        failed = sum(not before["passed"] for before in earlier)
+        also = f", after {failed} failed verdicts" if failed else ""
+        promote(home, model_id, reason=f"passed the gate{also}")
     return gate
 
 
@@ -80,36 +70,32 @@ def check_passed(gate: dict[str, Any], *, required: bool = True) -> None:
         raise GateFailed(f"model {gate['model_id']} did not pass: {reasons}. {gate['advice']}")
 
 
-def find_faults(figures: dict[str, Any], spec: GateSpec) -> list[str]:
-    """Return in words what keeps a model from passing; nothing if it passes."""
-    faults = [
-        f"{name} {figures[name]:.3f} is below {minimum:g}"
-        for name, minimum in (
-            ("accuracy", spec.min_accuracy),
-            ("balanced_accuracy", spec.min_balanced_accuracy),
-        )
-        if figures[name] < minimum
-    ]
-    worst = min(figures["recall"], key=lambda label: figures["recall"][label])
-    if figures["recall"][worst] < spec.min_class_recall:
-        faults.append(
-            f"recall of {worst} {figures['recall'][worst]:.3f} is below {spec.min_class_recall:g}"
-        )
-    if spec.beat_colour:
-        faults += [
-            f"balanced accuracy {figures['balanced_accuracy']:.3f} is not above the {score:.3f} "
-            f"that {name} alone reaches"
-            for name, score in figures["baselines"].items()
-            if figures["balanced_accuracy"] <= score
-        ]
-    return faults
-
-
 def advise(dataset: Dataset, figures: dict[str, Any]) -> str:
-    """Return in one sentence what to collect next: patients of the class that is worst off."""
-    worst = min(figures["recall"], key=lambda label: figures["recall"][label])
+    """Return what to collect next: of the class that is worst off, and what the ledger misses."""
+    worst = worst_class(figures)
     n = dataset.certificate["patients"]["train"].get(worst, 0)
+    originals = dataset.rows[dataset.rows.parent_id.isna()]
+    missing = say_missing(make_ledger(originals, classes=dataset.classes))
+    ledger = f" The ledger says: {'; '.join(missing)}." if missing else ""
     return (
         f"Collect more patients of {worst} (now {n} in training, recall "
-        f"{figures['recall'][worst]:.2f}), label, balance and train again."
+        f"{as_number(figures['recall'].get(worst)):.2f}), label, balance and train again.{ledger}"
     )
+
+
+def _look(home: Home, dataset: Dataset, model_id: str) -> dict[str, int]:
+    """Record a look at the test part before it is taken, and count all so far, this one too."""
+    certificate = dataset.certificate
+    part = certificate.get("test_sha256") or certificate["sha256"]  # of an earlier version
+    home.catalog.note(LOOK, part, model_id)
+    events = home.catalog.events()
+    looks = events[(events.what == LOOK) & (events.subject == part)]
+    mine = int((looks.detail == model_id).sum())
+    return {"looks": mine, "looks_of_test_part": len(looks)}
+
+
+def _earlier(gate: dict[str, Any] | None) -> list[dict[str, Any]]:
+    if gate is None:
+        return []
+    said = {name: gate[name] for name in ("at", "passed", "spec", "reasons")}
+    return [*gate["earlier"], said]

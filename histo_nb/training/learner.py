@@ -1,28 +1,24 @@
 """Trains a network with fastai's Learner and keeps its best epoch as a candidate bundle."""
 
-import time
-from copy import deepcopy
+import shutil
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
 import torch
 from fastai.callback.core import Callback
+from fastai.callback.mixup import MixUp
 from fastai.callback.schedule import ParamScheduler, combined_cos
-from fastai.data.core import DataLoaders
-from fastai.data.load import DataLoader
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
 from fastai.optimizer import OptimWrapper
-from sklearn.metrics import accuracy_score, balanced_accuracy_score
-from torch.utils.data import Dataset as TorchDataset
-from tqdm.auto import tqdm
 
 from histo_nb.balancing.dataset import Dataset
 from histo_nb.balancing.transforms import evaluation_transform, training_transform
 from histo_nb.catalog import now
 from histo_nb.errors import DatasetError, SpecError
+from histo_nb.files import hash_content, locked
 from histo_nb.geometry import check_positive
 from histo_nb.home import Home
 from histo_nb.inference.pipeline import make_predictions
@@ -30,7 +26,13 @@ from histo_nb.inference.verdict import SlideRule, tune_rule
 from histo_nb.model.bundle import write_bundle
 from histo_nb.model.card import Card, installed_versions
 from histo_nb.model.network import make_network
+from histo_nb.training.calibration import fit_temperature
+from histo_nb.training.callbacks import Autocast, Journal, KeepBest, SeedEpoch, StopEarly
+from histo_nb.training.checkpoint import STATE, Checkpoint, load_state
+from histo_nb.training.loader import TileDataset, make_loaders
 from histo_nb.training.recipe import Recipe, find_recipe
+
+PRECISIONS = ("best", "fp32", "bf16", "fp16")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,11 +47,16 @@ class TrainSpec:
     select_on: Literal["valid", "test"] = "valid"  # "test" as the patent; optimistic
     normal_class: str = "normal"  # all other classes are abnormal
     train_seed: int = 42
+    precision: str = "best"  # while learning; "best" = bf16 or fp16 where the device has it
 
     def __post_init__(self) -> None:
         check_positive(image_size=self.image_size)
+        if self.epochs < 0:
+            raise SpecError(f"epochs={self.epochs} must not be below 0; 0 = as the recipe says")
         if self.select_on not in ("valid", "test"):
             raise SpecError(f"select_on={self.select_on!r}; choose 'valid' or 'test'")
+        if self.precision not in PRECISIONS:
+            raise SpecError(f"precision={self.precision!r}; choose one of {', '.join(PRECISIONS)}")
 
     def find_recipe(self) -> Recipe:
         """Return the recipe with this spec's number of epochs."""
@@ -57,30 +64,65 @@ class TrainSpec:
         return replace(recipe, epochs=self.epochs) if self.epochs else recipe
 
 
+@dataclass(frozen=True)
+class Trained:
+    """What a training gave: the network of its best epoch, and the records of all."""
+
+    network: torch.nn.Module
+    epoch: int  # the best one
+    logits: torch.Tensor  # (N, n_classes) of the selecting part, in that epoch
+    records: list[dict[str, float]]  # one an epoch, see `Journal`
+
+    @property
+    def record(self) -> dict[str, float]:
+        """The record of the best epoch."""
+        return self.records[self.epoch]
+
+
 def train(dataset: Dataset, home: Home, *, spec: TrainSpec | None = None) -> str:
     """Train a candidate and write its bundle; return its `model_id`.
 
+    A training of the same data set and spec that was killed goes on after its last whole epoch.
     Deterministic on one machine: the same data set, spec and seed give the same weights.
 
     Raises
     ------
     DatasetError
-        A tile is smaller than `image_size`, or the normal class is not among the labels.
+        A tile is smaller than `image_size`, the normal class is not among the labels, or the loss
+        became infinite.
     """
     spec = spec or TrainSpec()
-    network, best = fit(dataset, spec)
-    recipe = spec.find_recipe()
-    rows = dataset.rows.iloc[dataset.indices(spec.select_on)].reset_index(drop=True)
-    predictions = make_predictions(rows, best.probabilities, dataset.classes)
-    rule = tune_rule(predictions, classes=dataset.classes, normal_class=spec.normal_class)
-    card = _make_card(dataset, spec, recipe, best, rule)
-    folder = write_bundle(network, card, home.models, history=pd.DataFrame(best.history))
-    home.catalog.note("model trained", folder.name, f"{recipe.name} on {dataset.dataset_id}")
-    return folder.name
+    folder = checkpoint_folder(dataset, home, spec)
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder.with_suffix(".lock")):
+        trained = fit(dataset, spec, checkpoints=folder)
+        temperature = fit_temperature(trained.logits.numpy(), _targets(dataset, spec).to_numpy())
+        rows = dataset.rows.iloc[dataset.indices(spec.select_on)].reset_index(drop=True)
+        probabilities = (trained.logits / temperature).softmax(dim=1).numpy()
+        predictions = make_predictions(rows, probabilities, dataset.classes)
+        rule = tune_rule(predictions, classes=dataset.classes, normal_class=spec.normal_class)
+        card = _make_card(dataset, trained, spec=spec, rule=rule, temperature=temperature)
+        history = pd.DataFrame(trained.records)
+        bundle = write_bundle(trained.network, card, home.models, history=history)
+        shutil.rmtree(folder)
+    home.catalog.note("model trained", bundle.name, f"{spec.recipe} on {dataset.dataset_id}")
+    return bundle.name
 
 
-def fit(dataset: Dataset, spec: TrainSpec) -> tuple[torch.nn.Module, "BestEpoch"]:
-    """Train a network; return it with the weights of its best epoch, and that epoch.
+def checkpoint_folder(dataset: Dataset, home: Home, spec: TrainSpec) -> Path:
+    """Return where the state of a training is kept until it ends: named by all that decides it."""
+    decides = [dataset.certificate["sha256"], asdict(spec), asdict(spec.find_recipe()),
+               installed_versions()]  # fmt: skip
+    return home.models / ".training" / hash_content(decides)[:16]
+
+
+def fit(dataset: Dataset, spec: TrainSpec, *, checkpoints: Path | None = None) -> Trained:
+    """Train a network.
+
+    Parameters
+    ----------
+    checkpoints
+        Folder for the state after each epoch, from which a killed training goes on.
 
     Raises
     ------
@@ -92,11 +134,16 @@ def fit(dataset: Dataset, spec: TrainSpec) -> tuple[torch.nn.Module, "BestEpoch"
     torch.manual_seed(spec.train_seed)
     network = make_network(spec.network, len(dataset.classes), **spec.network_args)
     network = network.to(memory_format=torch.channels_last)
-    best = BestEpoch(dataset.classes, n_epochs=recipe.epochs)
-    learner = make_learner(dataset, network, spec=spec, recipe=recipe, callbacks=[best])
-    _fit(learner, recipe)
+    learner = make_learner(dataset, network, spec=spec, checkpoints=checkpoints)
+    start = load_state(learner, checkpoints / STATE) if checkpoints else 0
+    if start < recipe.epochs:
+        learner.fit(recipe.epochs, lr=recipe.learning_rate, cbs=[_schedule(recipe)],
+                    start_epoch=start)  # fmt: skip
+    if learner.journal.fault:
+        raise DatasetError(learner.journal.fault)
+    best: KeepBest = learner.keep_best
     network.load_state_dict(best.state)
-    return network, best
+    return Trained(network, best.epoch_kept, best.logits, learner.journal.records)
 
 
 def make_learner(
@@ -104,131 +151,61 @@ def make_learner(
     network: torch.nn.Module,
     *,
     spec: TrainSpec,
-    recipe: Recipe,
-    callbacks: list[Callback],
+    checkpoints: Path | None = None,
 ) -> Learner:
     """Return a fastai Learner over the data set's training part and its selecting part."""
+    recipe = spec.find_recipe()
     shared: dict[str, Any] = {
         "image_size": spec.image_size,
         "statistics": dataset.statistics,
         "normalize": recipe.normalize,
     }
-    augment = training_transform(**shared, flips=recipe.flips, stain_jitter=recipe.stain_jitter)
-    evaluate = evaluation_transform(**shared)
+    augment = training_transform(
+        **shared, flips=recipe.flips, stain_jitter=recipe.stain_jitter, grey_share=recipe.grey_share
+    )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    train_tiles = TileDataset(dataset, dataset.indices("train"), augment)
-    selecting = TileDataset(dataset, dataset.indices(spec.select_on), evaluate)
-    loaders = DataLoaders(
-        DataLoader(
-            train_tiles,
-            bs=min(recipe.batch_size, len(train_tiles)),
-            shuffle=True,
-            drop_last=True,
-            num_workers=0,
-            device=device,
-        ),
-        DataLoader(selecting, bs=recipe.batch_size, num_workers=0, device=device),
+    loaders = make_loaders(
+        TileDataset(dataset, dataset.indices("train"), augment),
+        TileDataset(dataset, dataset.indices(spec.select_on), evaluation_transform(**shared)),
+        batch_size=recipe.batch_size,
         device=device,
     )
-    # fastai shuffles by Python's generator, which is seeded from torch's at each epoch
-    loaders.train.rng.seed(spec.train_seed)
     learner = Learner(
         loaders,
         network,
-        loss_func=CrossEntropyLossFlat(label_smoothing=recipe.label_smoothing)
-        if recipe.label_smoothing
-        else CrossEntropyLossFlat(),
+        loss_func=CrossEntropyLossFlat(label_smoothing=recipe.label_smoothing),
         opt_func=_optimizer(recipe),
-        cbs=callbacks,
-        train_bn=True,
+        cbs=_callbacks(spec, recipe, checkpoints),
     )
     learner.remove_cbs([cb for cb in learner.cbs if cb.name in ("progress", "recorder")])
-    return learner
+    precision = resolve_precision(spec.precision, device)
+    if precision == "bf16":
+        learner.add_cb(Autocast())
+    return learner.to_fp16() if precision == "fp16" else learner
 
 
-class TileDataset(TorchDataset[tuple[torch.Tensor, int]]):
-    """Tiles of a data set as (transformed image, class number)."""
-
-    def __init__(self, dataset: Dataset, indices: np.ndarray, transform: torch.nn.Module) -> None:
-        numbers = {label: i for i, label in enumerate(dataset.classes)}
-        self._labels = dataset.rows.label.map(numbers).to_numpy()
-        self._pixels, self._indices, self._transform = dataset.pixels, indices, transform
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    def __getitem__(self, number: int) -> tuple[torch.Tensor, int]:
-        index = self._indices[number]
-        image = torch.from_numpy(np.array(self._pixels[index])).permute(2, 0, 1)
-        return self._transform(image), int(self._labels[index])
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """Return "bf16", "fp16" or "fp32": what is asked, or the fastest that the device has itself."""
+    if precision != "best":
+        return precision
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    return "bf16" if torch.cpu._is_avx512_bf16_supported() else "fp32"
 
 
-class BestEpoch(Callback):  # type: ignore[misc]
-    """Shows progress, records each epoch, and keeps the weights of the best one in memory.
-
-    Best is the highest balanced accuracy on the selecting part, then the lowest loss.
-    """
-
-    order = 60
-
-    def __init__(self, classes: list[str], *, n_epochs: int) -> None:
-        self.classes, self.n_epochs = classes, n_epochs
-        self.history: list[dict[str, float]] = []
-        self.state: dict[str, torch.Tensor] = {}
-        self.kept_epoch = -1
-        self._best = (-1.0, 0.0)
-
-    def before_fit(self) -> None:
-        """Start the bar."""
-        self.bar = tqdm(total=self.n_epochs * len(self.dls.train), desc="training", unit="batch")
-
-    def before_epoch(self) -> None:
-        """Start the records of one epoch."""
-        self._started = time.perf_counter()
-        self._losses: list[float] = []
-        self._logits: list[torch.Tensor] = []
-        self._targets: list[torch.Tensor] = []
-
-    def after_batch(self) -> None:
-        """Record one batch."""
-        if self.training:
-            self._losses.append(self.loss.detach().item())
-            if not np.isfinite(self._losses[-1]):
-                raise DatasetError(
-                    "the training loss is not a number; take a smaller learning rate or look for "
-                    "damaged tiles"
-                )
-            self.bar.update()
-        else:
-            self._logits.append(self.pred.detach().float().cpu())
-            self._targets.append(self.y.cpu())
-
-    def after_epoch(self) -> None:
-        """Compare the epoch with the best one so far."""
-        logits, targets = torch.cat(self._logits), torch.cat(self._targets)
-        loss = float(torch.nn.functional.cross_entropy(logits, targets))
-        predicted = logits.argmax(dim=1)
-        record = {
-            "epoch": self.epoch,
-            "train_loss": float(np.mean(self._losses)),
-            "valid_loss": loss,
-            "accuracy": float(accuracy_score(targets, predicted)),
-            "balanced_accuracy": float(balanced_accuracy_score(targets, predicted)),
-            "seconds": time.perf_counter() - self._started,
-        }
-        self.history.append(record)
-        self.bar.set_postfix(
-            loss=f"{record['train_loss']:.3f}", balanced=f"{record['balanced_accuracy']:.3f}"
-        )
-        standing = (record["balanced_accuracy"], -loss)
-        if standing > self._best or self.kept_epoch < 0:
-            self._best, self.kept_epoch = standing, self.epoch
-            self.state = deepcopy(self.model.state_dict())
-            self.probabilities = logits.softmax(dim=1).numpy()
-
-    def after_fit(self) -> None:
-        """Close the bar."""
-        self.bar.close()
+def _callbacks(spec: TrainSpec, recipe: Recipe, checkpoints: Path | None) -> list[Callback]:
+    callbacks = [
+        SeedEpoch(spec.train_seed),
+        Journal(recipe.epochs),
+        KeepBest(int(recipe.select_from * recipe.epochs)),
+    ]
+    if recipe.mixup:
+        callbacks.append(MixUp(recipe.mixup))
+    if checkpoints:
+        callbacks.append(Checkpoint(checkpoints))
+    if recipe.patience:
+        callbacks.append(StopEarly(recipe.patience))
+    return callbacks
 
 
 def _optimizer(recipe: Recipe) -> Any:
@@ -241,16 +218,20 @@ def _optimizer(recipe: Recipe) -> Any:
     )
 
 
-def _fit(learner: Learner, recipe: Recipe) -> None:
+def _schedule(recipe: Recipe) -> ParamScheduler:
     rate = recipe.learning_rate
     if recipe.schedule == "one_cycle":
-        schedule = combined_cos(0.25, rate / 25, rate, rate / 1e4)
-    else:
+        return ParamScheduler({"lr": combined_cos(0.25, rate / 25, rate, rate / 1e4)})
 
-        def schedule(position: float) -> float:
-            return float(rate * 0.1 ** int(position * recipe.epochs / recipe.step_epochs + 1e-9))
+    def step(position: float) -> float:
+        return float(rate * 0.1 ** int(position * recipe.epochs / recipe.step_epochs + 1e-9))
 
-    learner.fit(recipe.epochs, lr=rate, cbs=[ParamScheduler({"lr": schedule})])
+    return ParamScheduler({"lr": step})
+
+
+def _targets(dataset: Dataset, spec: TrainSpec) -> pd.Series:
+    codes = {label: i for i, label in enumerate(dataset.classes)}
+    return dataset.rows.label.iloc[dataset.indices(spec.select_on)].map(codes)
 
 
 def _check(dataset: Dataset, spec: TrainSpec) -> None:
@@ -268,9 +249,15 @@ def _check(dataset: Dataset, spec: TrainSpec) -> None:
 
 
 def _make_card(
-    dataset: Dataset, spec: TrainSpec, recipe: Recipe, best: BestEpoch, rule: SlideRule
+    dataset: Dataset, trained: Trained, *, spec: TrainSpec, rule: SlideRule, temperature: float
 ) -> Card:
+    recipe = spec.find_recipe()
     first = dataset.rows.iloc[0]
+    device = next(trained.network.parameters()).device
+    facts = {
+        "train_seed": spec.train_seed,
+        "precision": resolve_precision(spec.precision, device),
+    }
     return Card(
         model_id="",
         weights_sha256="",
@@ -279,17 +266,18 @@ def _make_card(
         network=spec.network,
         network_args=spec.network_args,
         tile_size=int(first.tile_size),
-        mpp=float(first.mpp),
+        mpp=None if pd.isna(first.mpp) else float(first.mpp),
         read_path=str(first.read_path),
         store_size=int(dataset.pixels.shape[1]),
         image_size=spec.image_size,
         normalize=recipe.normalize,
         statistics=dataset.statistics,
-        recipe=asdict(recipe) | {"train_seed": spec.train_seed},
-        best_epoch=best.kept_epoch,
+        recipe=asdict(recipe) | facts,
+        best_epoch=trained.epoch,
         select_on=spec.select_on,
-        validation=best.history[best.kept_epoch],
+        validation=trained.record,
         slide_rule=rule.to_card(),
+        temperature=temperature,
         dataset_id=dataset.dataset_id,
         certificate_sha256=dataset.certificate["sha256"],
         packages=installed_versions(),

@@ -22,8 +22,12 @@ class Recipe:
     weight_decay: float = 0.0
     batch_size: int = 32
     label_smoothing: float = 0.0
-    flips: bool = False  # random, beside those of the balanced copies
-    stain_jitter: float = 0.0  # optical density of each channel times 1 ± this
+    flips: bool = False  # and right angles, random, beside those of the balanced copies
+    stain_jitter: float = 0.0  # strength of each stain times 1 ± this
+    grey_share: float = 0.0  # of tiles shown without colour, 0–1
+    mixup: float = 0.0  # α of the Beta distribution two tiles are mixed by; 0 = not
+    select_from: float = 0.0  # share of the epochs after which the best one is looked for
+    patience: int = 0  # epochs without a better one after which training ends; 0 = never
     normalize: Normalize = "std"
 
     def __post_init__(self) -> None:

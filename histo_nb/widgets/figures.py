@@ -182,22 +182,6 @@ def show_split(rows: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def show_history(history: pd.DataFrame, *, best_epoch: int) -> np.ndarray:
-    """Draw losses and balanced accuracy over the epochs, the kept epoch marked; return Axes."""
-    _, axes = plt.subplots(1, 2, figsize=(11, 3.5))
-    axes[0].plot(history.epoch, history.train_loss, color=COLOURS[0], label="training")
-    axes[0].plot(history.epoch, history.valid_loss, color=COLOURS[2], label="validation")
-    axes[0].set_ylabel("cross-entropy")
-    axes[0].legend(fontsize=8)
-    axes[1].plot(history.epoch, history.balanced_accuracy, color=COLOURS[2])
-    axes[1].set_ylabel("balanced accuracy, validation")
-    axes[1].set_ylim(0, 1.02)
-    for ax in axes:
-        ax.axvline(best_epoch, color="grey", linestyle=":", linewidth=1)
-        ax.set_xlabel("epoch")
-    return np.asarray(axes)
-
-
 def show_ledger(ledger: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Draw the patients, slides and tiles of each class as shares of their targets."""
     ax = ax or plt.subplots(figsize=(7, 0.5 * len(ledger) * len(UNITS) / 2 + 1))[1]
@@ -215,55 +199,6 @@ def show_ledger(ledger: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ax.set_xlim(0, 1.15)
     ax.set_xlabel("share of the target")
     ax.legend(fontsize=8, loc="lower right")
-    return ax
-
-
-def show_learning_curve(curve: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """Draw balanced accuracy, and the recall of each class, over the number of patients."""
-    ax = ax or plt.subplots(figsize=(6, 3.5))[1]
-    names = [str(name) for name in curve if str(name).startswith("recall_")]
-    for name, colour in zip(names, class_colours(names).values(), strict=True):
-        ax.plot(curve.patients, curve[name], "o--", color=colour, linewidth=1, label=name[7:])
-    ax.plot(curve.patients, curve.balanced_accuracy, "o-", color="black", label="balanced")
-    ax.set_ylim(0, 1.02)
-    ax.set_xlabel("patients to learn from")
-    ax.set_ylabel("recall, validation")
-    ax.legend(fontsize=8)
-    return ax
-
-
-def show_confusion(
-    confusion: Sequence[Sequence[int]], classes: Sequence[str], *, ax: Axes | None = None
-) -> Axes:
-    """Draw a confusion matrix: truth down, prediction across, share of the truth as shade."""
-    ax = ax or plt.subplots(figsize=(4, 3.6))[1]
-    counts = np.asarray(confusion)
-    ax.imshow(
-        counts / np.maximum(counts.sum(axis=1, keepdims=True), 1), cmap="Blues", vmin=0, vmax=1
-    )
-    for (row, column), n in np.ndenumerate(counts):
-        share = n / max(counts[row].sum(), 1)
-        ax.text(
-            column, row, str(n), ha="center", va="center", color="white" if share > 0.5 else "black"
-        )
-    ax.set_xticks(range(len(classes)), classes, rotation=30)
-    ax.set_yticks(range(len(classes)), classes)
-    ax.set_xlabel("predicted")
-    ax.set_ylabel("true")
-    return ax
-
-
-def show_against_colour(figures: dict[str, float], *, ax: Axes | None = None) -> Axes:
-    """Draw balanced accuracies by name; the dashed line is chance for three classes."""
-    ax = ax or plt.subplots(figsize=(6, 2.2))[1]
-    names = list(figures)
-    ax.barh(
-        names, [figures[name] for name in names], color=[COLOURS[5]] * (len(names) - 1) + [SURE]
-    )
-    for i, name in enumerate(names):
-        ax.text(figures[name], i, f" {figures[name]:.2f}", va="center", fontsize=9)
-    ax.set_xlim(0, 1.1)
-    ax.set_xlabel("balanced accuracy, patients never seen")
     return ax
 
 

@@ -1,9 +1,10 @@
 import numpy as np
+import pandas as pd
 import pytest
 
 from histo_nb.balancing.balance import BalanceSpec, balance_training
 from histo_nb.balancing.certificate import check_certificate, hash_rows, make_certificate
-from histo_nb.balancing.split import SplitSpec, split_patients
+from histo_nb.balancing.split import SplitSpec, find_units, split_patients
 from histo_nb.errors import DatasetError, SpecError
 
 
@@ -46,7 +47,10 @@ def test_many_patients_are_split_too(make_tiles):
 @pytest.mark.parametrize(
     ("groups", "reason"),
     [
-        ([("p1", "a", 5), ("p2", "a", 5), ("p3", "b", 5)], "one patient only"),
+        (
+            [("p1", "a", 5), ("p2", "a", 5), ("p3", "b", 5)],
+            r"too few patients .* of a \(2\), b \(1\)",
+        ),
         ([("p1", "a", 5), ("p2", "a", 5)], "at least two"),
     ],
 )
@@ -97,6 +101,69 @@ def test_certificate_holds_and_notices_any_change(cohort, slides):
     with pytest.raises(DatasetError, match="histo-nb balance"):
         check_certificate(changed, certificate)
     assert hash_rows(rows) != hash_rows(changed)
+
+
+def test_units_joined_by_a_site_stay_together(make_tiles):
+    tiles = make_tiles(*[(f"p{i:02d}", "ab"[i % 2], 5) for i in range(20)])
+    site = tiles.patient_id.map(lambda name: f"site {int(name[1:]) // 2}")
+    rows = split_patients(tiles.assign(site=site), spec=SplitSpec(groups=("site",)))
+    assert (rows.groupby("site").split.nunique() == 1).all()
+    assert rows.split.nunique() == 3
+    certificate = make_certificate(rows.assign(parent_id=None, angle=0.0, flip=False),
+                                   groups=["site"])  # fmt: skip
+    assert "no site on two sides" in certificate["checked"]
+    alone = split_patients(tiles.assign(site=site))
+    assert (alone.groupby("site").split.nunique() > 1).any()
+    with pytest.raises(DatasetError, match="site"):
+        make_certificate(alone.assign(parent_id=None, angle=0.0, flip=False), groups=["site"])
+
+
+def test_an_unknown_site_joins_nobody():
+    rows = pd.DataFrame({"patient_id": list("abc"), "site": [None, None, "x"],
+                         "field": ["1", "2", "2"]})  # fmt: skip
+    assert find_units(rows, ["site"]).tolist() == ["a", "b", "c"]
+    assert find_units(rows, ["site", "field"]).tolist() == ["a", "b", "b"]
+    with pytest.raises(DatasetError, match="no column ward"):
+        find_units(rows, ["ward"])
+
+
+def test_patients_keep_their_side_when_more_come(make_tiles):
+    groups = [(f"p{i:02d}", "ab"[i % 2], 5) for i in range(12)]
+    first = split_patients(make_tiles(*groups))
+    sides = dict(zip(first.patient_id, first.split, strict=True))
+    more = [(f"q{i:02d}", "ab"[i % 2], 5) for i in range(8)]
+    rows = split_patients(make_tiles(*groups, *more), sides=sides, spec=SplitSpec(seed=7))
+    now = dict(zip(rows.patient_id, rows.split, strict=True))
+    assert {name: now[name] for name in sides} == sides
+    assert (rows.split == "test").mean() == pytest.approx(0.2, abs=0.06)
+    every = split_patients(make_tiles(*groups), sides=dict.fromkeys(sides, "train"))
+    assert set(every.split) == {"train"}  # as given, whatever is missing
+
+
+def test_tens_of_thousands_of_patients_are_split_too(make_tiles):
+    few = make_tiles(("p", "a", 1), ("q", "b", 1))
+    n = 20_000
+    tiles = pd.concat([few] * (n // 2), ignore_index=True)
+    tiles["patient_id"] = [f"p{i}" for i in range(n)]
+    tiles["tile_id"] = tiles.patient_id
+    rows = split_patients(tiles)
+    assert (rows.split == "test").mean() == pytest.approx(0.2, abs=0.01)
+
+
+def test_every_class_is_turned_by_the_same_family(make_tiles):
+    """Turning interpolates: if only rare classes were turned, a network could tell them by it."""
+    tiles = make_tiles(*[(f"p{i}", ("a", "b")[i % 2], (200, 40)[i % 2]) for i in range(12)])
+    rows = split_patients(tiles)
+    slides = rows.drop_duplicates("slide_id").assign(width=90_000, height=90_000)
+    balanced = balance_training(rows, slides)
+    train = balanced[balanced.split == "train"]
+    free = (train.angle % 90 != 0).groupby(train.label).mean()
+    assert free.between(0.4, 0.6).all()
+    copies = train.parent_id.notna()
+    assert (train.angle % 90 != 0).groupby(copies).mean().between(0.4, 0.6).all()
+    assert (balanced.angle[balanced.split != "train"] == 0).all()
+    right = balance_training(rows, slides, spec=BalanceSpec(free_angles=False))
+    assert (right.angle % 90 == 0).all()
 
 
 def test_planted_leaks_are_refused(cohort, slides):

@@ -1,0 +1,45 @@
+"""Folders of drawn images for tests of learning: classes told by texture, or by colour alone."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+SIZE = 64
+STAINS = ((200, 120, 180), (120, 90, 190), (220, 160, 170))  # one a class, where colour tells
+
+
+def draw_texture(label: int, seed: int, *, stain: tuple[int, ...] = STAINS[0]) -> np.ndarray:
+    """Return (64, 64, 3) uint8: stripes of a width of its own for each class, in one stain."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:SIZE, :SIZE]
+    angle, phase = rng.uniform(0, np.pi), rng.uniform(0, 6)
+    along = x * np.cos(angle) + y * np.sin(angle)
+    wave = np.sin(along * (0.35, 0.9, 2.0)[label] + phase)
+    plane = 0.75 + 0.2 * wave + rng.normal(0, 0.05, (SIZE, SIZE))
+    return (plane[..., None] * stain).clip(0, 255).astype(np.uint8)
+
+
+def draw_folder(
+    folder: Path,
+    *,
+    classes: tuple[str, ...] = ("normal", "bad"),
+    patients: int = 6,
+    images: int = 4,
+    by_colour: bool = False,
+) -> Path:
+    """Write class folders and `manifest.csv` (file, patient, site); return the folder."""
+    rows = []
+    for number, label in enumerate(classes):
+        (folder / label).mkdir(parents=True)
+        for patient in range(patients):
+            for i in range(images):
+                seed = 1000 * number + 10 * patient + i
+                texture = 0 if by_colour else number
+                stain = STAINS[number] if by_colour else STAINS[patient % 3]
+                name = f"{label}/p{patient}_{i}.png"
+                Image.fromarray(draw_texture(texture, seed, stain=stain)).save(folder / name)
+                rows.append({"file": name, "patient": f"{label}{patient}", "site": f"s{patient}"})
+    pd.DataFrame(rows).to_csv(folder / "manifest.csv", index=False)
+    return folder

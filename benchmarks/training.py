@@ -64,7 +64,6 @@ def main() -> None:
     speed.add_argument("--width", type=float, default=1.0)
     speed.add_argument("--n", type=int, default=128, help="images of an epoch")
     arguments = parser.parse_args()
-    os.environ.setdefault("TQDM_DISABLE", "1")
     with tempfile.TemporaryDirectory() as folder:
         os.environ["HISTO_HOME"] = folder
         compare_all(arguments) if arguments.kind == "compare" else measure_speed(arguments)

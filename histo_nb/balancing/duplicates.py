@@ -14,9 +14,10 @@ References
 
 import hashlib
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -25,6 +26,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 from scipy.sparse import csgraph
+from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
 from histo_nb.errors import DatasetError, SpecError
@@ -39,6 +41,7 @@ BLOCK = 256  # images that ask at a time
 RATIO = 0.9  # nearest over second nearest keypoint; generous, the grey values decide
 TOLERANCE_PX = 3.0
 ZOOM = (0.4, 2.5)  # a copy may be squeezed or stretched by so much along either axis
+GREYS = 2048  # grey images kept at once, 64 kB each
 MAX_COMPLETED = 64  # images; in larger groups not every pair is looked at, all stay joined
 ROOTS = np.round(16 * np.sqrt(np.arange(256))).astype(np.uint8)  # RootSIFT in whole numbers
 MIRROR = np.arange(128).reshape(4, 4, 8)[::-1][..., -np.arange(8) % 8].ravel()  # left-right
@@ -157,7 +160,9 @@ def _describe(pixels: Any, file: Any) -> _Images:
             return
         digest = hashlib.blake2b(image.tobytes(), digest_size=8).digest()
         images.digests[i] = int.from_bytes(digest) | 1
-        sift = cv2.SIFT_create(nfeatures=k, contrastThreshold=0.01)
+        sift = cv2.SIFT_create(  # type: ignore[attr-defined]
+            nfeatures=k, contrastThreshold=0.01
+        )
         keypoints, found = sift.detectAndCompute(grey, None)
         images.counts[i] = m = min(len(keypoints), k)
         if m:
@@ -169,9 +174,17 @@ def _describe(pixels: Any, file: Any) -> _Images:
 
 
 def _work(task: Any, items: Sequence[Any], name: str) -> list[Any]:
-    """Return the task's results in the items' order; OpenCV lets threads run side by side."""
-    with ThreadPoolExecutor() as pool:
-        return list(tqdm(pool.map(task, items), total=len(items), desc=name, leave=False))
+    """Return the task's results in the items' order; OpenCV lets threads run side by side.
+
+    Its own threads, and those of linear algebra, would only wait for one another within ours.
+    """
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        with threadpool_limits(1), ThreadPoolExecutor() as pool:
+            return list(tqdm(pool.map(task, items), total=len(items), desc=name, leave=False))
+    finally:
+        cv2.setNumThreads(before)
 
 
 def _copies(images: _Images, sides: np.ndarray) -> Iterator[Pair]:
@@ -226,11 +239,13 @@ def _candidates(images: _Images, sides: np.ndarray, spec: DuplicateSpec) -> Iter
 
 
 def _verify(images: _Images, pairs: list[Pair], spec: DuplicateSpec) -> list[tuple[Any, ...]]:
+    grey = lru_cache(GREYS)(lambda k: _grey(images.pixels[k]))
+
     def compare(pair: Pair) -> tuple[Any, ...] | None:
         i, j = pair
         if images.digests[i] == images.digests[j] != 0:
             return i, j, 1.0, 1.0, int(images.counts[i])
-        seen = _lay_over(images, i, j, spec)
+        seen = _lay_over(images, i, j, spec=spec, grey=grey)
         return None if seen is None else (i, j, *seen)
 
     return [row for row in _work(compare, pairs, "comparing") if row is not None]
@@ -263,7 +278,7 @@ def _match(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _lay_over(
-    images: _Images, i: int, j: int, spec: DuplicateSpec
+    images: _Images, i: int, j: int, *, spec: DuplicateSpec, grey: Callable[[int], np.ndarray]
 ) -> tuple[float, float, int] | None:
     """Return correlation, overlap and inliers if image j can be laid onto image i."""
     one, two = (images.descriptors[k, : images.counts[k]] for k in (i, j))
@@ -272,7 +287,7 @@ def _lay_over(
     mine, theirs = mirrored if is_mirrored else plain
     if len(mine) < spec.min_inliers:
         return None
-    under, over = (_grey(images.pixels[k]) for k in (i, j))
+    under, over = grey(i), grey(j)
     source, target = images.points[i, mine], images.points[j, theirs]
     if is_mirrored:
         over = np.ascontiguousarray(over[:, ::-1])

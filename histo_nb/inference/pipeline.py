@@ -18,7 +18,7 @@ from histo_nb.inference.runtime import Runtime
 from histo_nb.inference.verdict import SlideRule, judge_slide
 from histo_nb.masking.masks import mask_path, mask_slides
 from histo_nb.masking.tissue import MaskSpec
-from histo_nb.model.bundle import Bundle, open_bundle
+from histo_nb.model.bundle import open_bundle
 from histo_nb.model.card import check_tiles, slide_tiling
 from histo_nb.model.registry import production_model
 from histo_nb.tables import PREDICTIONS, check_table
@@ -52,6 +52,7 @@ def analyse_slides(
         No model is in production, its files are damaged, or the given tiles differ from its card.
     """
     runtime_bundle = open_bundle(production_model(home))
+    spec = TileSpec(min_tissue=min_tissue, **slide_tiling(runtime_bundle.card))
     runtime = Runtime(runtime_bundle)
     slides = home.catalog.slides(slide_ids)
     wanted = slides.slide_id.tolist()
@@ -64,7 +65,6 @@ def analyse_slides(
         masked = [name for name in wanted if mask_path(home, name).is_file()]
         if not masked:
             return [], pd.concat(failures, ignore_index=True)
-        spec = _tile_spec(runtime_bundle, min_tissue)
         tiles, failed = tile_slides(home, masked, spec=spec)
         failures.append(
             failed[~failed.slide_id.isin(pd.concat(failures).slide_id if failures else [])]
@@ -158,10 +158,6 @@ def make_predictions(
     best = np.array(classes, dtype=object)[probabilities.argmax(axis=1)]
     rows = pd.concat([tiles.reset_index(drop=True), columns], axis=1).assign(prediction=best)
     return check_table(rows, PREDICTIONS)
-
-
-def _tile_spec(bundle: Bundle, min_tissue: float) -> TileSpec:
-    return TileSpec(min_tissue=min_tissue, **slide_tiling(bundle.card))
 
 
 def _check_readable(failures: list[dict[str, str]], tiles: pd.DataFrame) -> None:

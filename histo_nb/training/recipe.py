@@ -50,7 +50,9 @@ RECIPES = {
         weight_decay=0.05,
         label_smoothing=0.1,
         flips=True,
-        stain_jitter=0.25,
+        stain_jitter=0.5,
+        grey_share=0.5,
+        select_from=0.7,
     ),
     # the same in minutes on a CPU
     "quick": Recipe(
@@ -64,6 +66,7 @@ RECIPES = {
         label_smoothing=0.05,
         flips=True,
         stain_jitter=0.25,
+        select_from=0.5,
     ),
 }
 

@@ -51,7 +51,6 @@ def training_transform(
     normalize: Normalize,
     flips: bool = False,
     stain_jitter: float = 0.0,
-    grey_share: float = 0.0,
 ) -> v2.Compose:
     """Return the random transform of a training tile, (3, S, S) uint8 → (3, H, W) float32.
 
@@ -67,8 +66,6 @@ def training_transform(
     steps.append(v2.ToDtype(torch.float32, scale=True))
     if stain_jitter:
         steps.append(StainJitter(stain_jitter))
-    if grey_share:
-        steps.append(v2.RandomGrayscale(p=grey_share))
     return v2.Compose([*steps, _normalization(statistics, normalize)])
 
 

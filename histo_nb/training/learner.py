@@ -160,9 +160,7 @@ def make_learner(
         "statistics": dataset.statistics,
         "normalize": recipe.normalize,
     }
-    augment = training_transform(
-        **shared, flips=recipe.flips, stain_jitter=recipe.stain_jitter, grey_share=recipe.grey_share
-    )
+    augment = training_transform(**shared, flips=recipe.flips, stain_jitter=recipe.stain_jitter)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     loaders = make_loaders(
         TileDataset(dataset, dataset.indices("train"), augment),

@@ -24,7 +24,6 @@ class Recipe:
     label_smoothing: float = 0.0
     flips: bool = False  # and right angles, random, beside those of the balanced copies
     stain_jitter: float = 0.0  # strength of each stain times 1 ± this
-    grey_share: float = 0.0  # of tiles shown without colour, 0–1
     mixup: float = 0.0  # α of the Beta distribution two tiles are mixed by; 0 = not
     select_from: float = 0.0  # share of the epochs after which the best one is looked for
     patience: int = 0  # epochs without a better one after which training ends; 0 = never
@@ -51,7 +50,6 @@ RECIPES = {
         label_smoothing=0.1,
         flips=True,
         stain_jitter=0.5,
-        grey_share=0.5,
         select_from=0.7,
     ),
     # the same in minutes on a CPU

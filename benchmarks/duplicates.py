@@ -17,9 +17,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import adjusted_rand_score
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-from histo_nb.balancing.duplicates import find_duplicates, join_duplicates  # noqa: E402
+from histo_nb.balancing.duplicates import find_duplicates, join_duplicates
 
 Pairs = set[tuple[int, int]]
 
@@ -34,8 +32,10 @@ def report(name: str, found: Pairs, groups: np.ndarray, seconds: float) -> None:
     i, j = np.nonzero(np.triu(groups[:, None] == groups, 1))
     truth = set(zip(i.tolist(), j.tolist(), strict=True))
     right = len(truth & found)
-    print(f"{name:<22} recall {right / len(truth):.4f}  precision {right / max(len(found), 1):.4f}  "
-          f"{len(found):>7} pairs  {1000 * seconds / len(groups):6.1f} s per 1,000 tiles")  # fmt: skip
+    recall, precision = right / len(truth), right / max(len(found), 1)
+    spent = 1000 * seconds / len(groups)
+    print(f"{name:<22} recall {recall:.4f}  precision {precision:.4f}  {len(found):>7} pairs  "
+          f"{spent:6.1f} s per 1,000 tiles", flush=True)  # fmt: skip
 
 
 def hash_variants(image: np.ndarray) -> np.ndarray:

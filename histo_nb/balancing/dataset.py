@@ -23,7 +23,7 @@ from histo_nb.balancing.pixels import (
     turned,
 )
 from histo_nb.balancing.split import SplitSpec, split_patients
-from histo_nb.errors import DatasetError
+from histo_nb.errors import DatasetError, TableError
 from histo_nb.files import write_json, writing_folder
 from histo_nb.home import Home
 from histo_nb.tables import TRAINING_TILES, read_table, write_table
@@ -195,6 +195,19 @@ def open_dataset(folder: Path) -> Dataset:
     check_certificate(dataset.rows, dataset.certificate)
     _ = dataset.pixels  # a store that is gone is said now, not in the middle of a training
     return dataset
+
+
+def known_sides(home: Home, tiles: pd.DataFrame) -> dict[str, str]:
+    """Return the side of each patient in the newest data set that has patients of `tiles`."""
+    folders = sorted(home.datasets.glob("D-*"), key=lambda path: path.stat().st_mtime)
+    for folder in reversed(folders):
+        try:
+            rows = read_table(folder / "tiles.parquet", TRAINING_TILES)
+        except TableError:
+            continue
+        if rows.patient_id.isin(tiles.patient_id).any():
+            return dict(zip(rows.patient_id, rows.split, strict=True))
+    return {}
 
 
 def find_dataset(home: Home, dataset_id: str = "") -> Dataset:

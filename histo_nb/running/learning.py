@@ -97,15 +97,21 @@ def train_spec(given: dict[str, Any]) -> Any:
               help="Table of labelled tiles.  [default: the last one]")  # fmt: skip
 @click.option("--group-columns", default="",
               help="More columns of it that must not be torn: site,field …")  # fmt: skip
+@click.option("--keep-sides", is_flag=True,
+              help="Patients of the newest data set stay where they were.")  # fmt: skip
 @SPLIT
 @STORE
-def balance(home: Home, tiles: Path | None, group_columns: str, **given: Any) -> dict[str, Any]:
+def balance(
+    home: Home, tiles: Path | None, group_columns: str, keep_sides: bool, **given: Any
+) -> dict[str, Any]:
     """Split labelled tiles by patient, balance the training part, certify, decode."""
-    from histo_nb.balancing.dataset import make_dataset
+    from histo_nb.balancing.dataset import known_sides, make_dataset
     from histo_nb.tiling.table import read_tiles
 
+    rows = read_tiles(home, tiles)
+    sides = known_sides(home, rows) if keep_sides else None
     given["groups"] = tuple(name for name in group_columns.split(",") if name)
-    dataset = make_dataset(read_tiles(home, tiles), home, **data_specs(given))
+    dataset = make_dataset(rows, home, sides=sides, **data_specs(given))
     return _describe(dataset)
 
 

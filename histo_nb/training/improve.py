@@ -10,10 +10,10 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from histo_nb.balancing.balance import BalanceSpec
-from histo_nb.balancing.dataset import Dataset, StoreSpec, find_dataset, make_dataset
+from histo_nb.balancing.dataset import Dataset, StoreSpec, known_sides, make_dataset
 from histo_nb.balancing.pixels import LivePixels
 from histo_nb.balancing.split import SplitSpec
-from histo_nb.errors import DatasetError, SpecError
+from histo_nb.errors import SpecError
 from histo_nb.home import Home
 from histo_nb.inference.pipeline import make_predictions
 from histo_nb.inference.predictions import write_asked
@@ -78,7 +78,7 @@ def improve(
     """
     spec = spec or LoopSpec()
     rounds: list[dict[str, Any]] = []
-    sides = _known_sides(home)
+    sides = known_sides(home, read_tiles(home))
     answer: dict[str, Any] = {"passed": False, "rounds": rounds}
     for number in range(1, spec.improve.rounds + 1):
         tiles = read_tiles(home)
@@ -139,14 +139,6 @@ def _try(dataset: Dataset, home: Home, spec: LoopSpec) -> dict[str, Any]:
     gate = score(home, model_id, spec=spec.gate)
     return record | {"passed": gate["passed"], "reasons": gate["reasons"],
                      "test": gate["balanced_accuracy"]}  # fmt: skip
-
-
-def _known_sides(home: Home) -> dict[str, str]:
-    try:
-        rows = find_dataset(home).rows
-    except DatasetError:
-        return {}
-    return dict(zip(rows.patient_id, rows.split, strict=True))
 
 
 def _wait(home: Home, spec: ImproveSpec, wait: Callable[[float], None]) -> bool:

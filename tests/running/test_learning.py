@@ -132,6 +132,19 @@ def labelled_home(home, tmp_path):
     return home
 
 
+def test_patients_keep_their_side_when_they_are_asked_to(labelled_home):
+    tiles = ("--trust", "--seed")
+    first = call(labelled_home, "balance", *tiles, "1")
+    kept = call(labelled_home, "balance", "--keep-sides", *tiles, "2")
+    anew = call(labelled_home, "balance", *tiles, "2")
+
+    def test_patients(answer):
+        rows = open_dataset(labelled_home.datasets / answer["dataset_id"]).rows
+        return set(rows.patient_id[rows.split == "test"])
+
+    assert test_patients(kept) == test_patients(first) != test_patients(anew)
+
+
 def test_the_loop_ends_when_the_gate_passes(labelled_home):
     answer = call(labelled_home, "improve", "--rounds", "2", *SMALL[:3], "12", *SMALL[4:])
     assert answer["passed"]

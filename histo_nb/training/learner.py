@@ -44,6 +44,7 @@ class TrainSpec:
     image_size: int = 224  # px the network gets; CN 113887377 A [0074]
     recipe: str = "recommended"
     epochs: int = 0  # 0 = as the recipe says
+    normalize: str = ""  # divide by "std" or "variance" [0076]; "" = as the recipe says
     select_on: Literal["valid", "test"] = "valid"  # "test" as the patent; optimistic
     normal_class: str = "normal"  # all other classes are abnormal
     train_seed: int = 42
@@ -53,15 +54,17 @@ class TrainSpec:
         check_positive(image_size=self.image_size)
         if self.epochs < 0:
             raise SpecError(f"epochs={self.epochs} must not be below 0; 0 = as the recipe says")
+        if self.normalize not in ("", "std", "variance"):
+            raise SpecError(f"normalize={self.normalize!r}; choose 'std' or 'variance'")
         if self.select_on not in ("valid", "test"):
             raise SpecError(f"select_on={self.select_on!r}; choose 'valid' or 'test'")
         if self.precision not in PRECISIONS:
             raise SpecError(f"precision={self.precision!r}; choose one of {', '.join(PRECISIONS)}")
 
     def find_recipe(self) -> Recipe:
-        """Return the recipe with this spec's number of epochs."""
-        recipe = find_recipe(self.recipe)
-        return replace(recipe, epochs=self.epochs) if self.epochs else recipe
+        """Return the recipe, with what this spec asks for instead."""
+        asked: dict[str, Any] = {"epochs": self.epochs, "normalize": self.normalize}
+        return replace(find_recipe(self.recipe), **{k: v for k, v in asked.items() if v})
 
 
 @dataclass(frozen=True)

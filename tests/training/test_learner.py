@@ -178,6 +178,18 @@ def test_the_card_says_what_changes_an_answer(dataset, home):
     assert card.certificate_sha256 == dataset.certificate["sha256"]
 
 
+def test_the_divisor_is_the_variance_where_it_is_asked_for(dataset, home):
+    spec = replace(SPEC, epochs=1, normalize="variance")
+    bundle = open_bundle(home.models / train(dataset, home, spec=spec))
+    assert bundle.card.normalize == "variance"
+    items = make_learner(dataset, bundle.network, spec=spec).dls.valid.dataset
+    image = items[0][0]
+    whole = dataset.pixels[int(dataset.indices("valid")[0])] / 255
+    statistics = dataset.statistics
+    expected = (whole.mean(axis=(0, 1)) - statistics["mean"]) / statistics["variance"]
+    np.testing.assert_allclose(image.mean(dim=(1, 2)), expected, atol=0.1)
+
+
 def test_what_cannot_be_trained_is_said_first(dataset):
     with pytest.raises(DatasetError, match="image_size ≤ 64"):
         fit(dataset, replace(SPEC, image_size=65))
@@ -185,6 +197,8 @@ def test_what_cannot_be_trained_is_said_first(dataset):
         fit(dataset, replace(SPEC, normal_class="benign"))
     with pytest.raises(SpecError, match="precision"):
         TrainSpec(precision="fp8")
+    with pytest.raises(SpecError, match="normalize"):
+        TrainSpec(normalize="median")
     with pytest.raises(SpecError, match="epochs"):
         TrainSpec(epochs=-1)
 

@@ -1,5 +1,7 @@
 """Named errors. Each message says: name, value, rule, way out."""
 
+from typing import Any
+
 
 class HistoError(Exception):
     """Something a user can put right; the command line prints it and exits with `exit_code`."""
@@ -53,6 +55,10 @@ class GateFailed(HistoError):  # noqa: N818 - a verdict, not a mishap
     """A candidate model did not pass its gate: collect more data, train again."""
 
     exit_code = 3
+
+    def __init__(self, message: str, *, facts: dict[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.facts = facts or {}  # the figures, for a script
 
 
 class CatalogError(HistoError):

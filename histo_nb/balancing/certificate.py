@@ -11,12 +11,15 @@ from histo_nb.balancing.pixels import Pixels, originals
 from histo_nb.errors import DatasetError
 from histo_nb.files import hash_content
 from histo_nb.tables import TRAINING_TILES, check_table
+from histo_nb.tiling.images import patients_unknown
 
 # all that decides which pixels stand for which label, and on which side
 SIGNED = [
     *("tile_id", "slide_id", "patient_id", "label", "split", "parent_id", "angle", "flip"),
     *("x", "y", "size_l0", "level", "read_size", "tile_size", "mpp", "read_path"),
 ]
+
+SHARED = ["slide_path", "slide_id", "patient_id", "label", "x", "y", "size_l0", "read_size"]
 
 
 def make_certificate(
@@ -46,10 +49,11 @@ def make_certificate(
     if pixels is not None:
         _check_duplicates(originals(rows), pixels)
     own = rows[rows.parent_id.isna()]
-    alone = bool((own.patient_id == own.slide_id).all())
+    alone = patients_unknown(own)
     return {
         "sha256": hash_rows(rows),
-        "test_sha256": hash_rows(rows[rows.split == "test"]),  # the locked part, by itself
+        # the locked part by its patients, however they are cut or labelled
+        "test_sha256": hash_content(sorted(set(rows.patient_id[rows.split == "test"]))),
         "checked": [
             *(f"no {column} on two sides" for column in ("patient", "slide", *groups)),
             "no place of a slide on two sides",
@@ -97,6 +101,10 @@ def _check_copies(rows: pd.DataFrame) -> None:
     copies = rows[rows.parent_id.notna()]
     sides = rows.set_index("tile_id").split
     orphans = copies[(copies.split != "train") | (copies.parent_id.map(sides) != "train")]
+    own = rows.set_index("tile_id")[SHARED]
+    same = own.reindex(copies.parent_id).reset_index(drop=True)
+    if not orphans.size and not same.equals(copies[SHARED].reset_index(drop=True)):
+        raise DatasetError("a copy shows another place than its parent; balance again")
     if len(orphans):
         raise DatasetError(
             f"{len(orphans)} copies lie outside the training part or away from their parent, "

@@ -1,6 +1,8 @@
 """The data set folder: what training needs, made once, checked whenever it is opened."""
 
 import json
+import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -23,11 +25,13 @@ from histo_nb.balancing.pixels import (
     turned,
 )
 from histo_nb.balancing.split import SplitSpec, split_patients
-from histo_nb.errors import DatasetError, TableError
+from histo_nb.errors import DatasetError, HistoError
 from histo_nb.files import write_json, writing_folder
 from histo_nb.home import Home
 from histo_nb.tables import TRAINING_TILES, read_table, write_table
 from histo_nb.tiling.images import image_sizes
+
+CURVE = "learning_curve.csv"  # of `training.curve`; it stays when a data set is made again
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,21 +61,22 @@ class Dataset:
     @cached_property
     def pixels(self) -> Pixels:
         """`pixels[i]` is the tile of row i, (S, S, 3) uint8; `shape` is (N, S, S, 3)."""
-        if self.certificate.get("stored", True):
+        try:
             return open_pixels(self.rows, stores_of(self.folder.parent))
-        return LivePixels(self.rows)
+        except DatasetError:
+            if self.certificate["stored"]:
+                raise
+            return LivePixels(self.rows)
 
     @cached_property
     def certificate(self) -> dict[str, Any]:
         """What `certificate.make_certificate` found, with the hash of the rows."""
-        content: dict[str, Any] = json.loads((self.folder / "certificate.json").read_text())
-        return content
+        return _read_json(self.folder / "certificate.json")
 
     @cached_property
     def statistics(self) -> dict[str, list[float]]:
         """Mean, std and variance of each channel over the training rows, of values 0–1."""
-        content: dict[str, list[float]] = json.loads((self.folder / "statistics.json").read_text())
-        return content
+        return _read_json(self.folder / "statistics.json")
 
     @property
     def dataset_id(self) -> str:
@@ -131,23 +136,32 @@ def make_dataset(
     rows = split_patients(tiles, spec=split, sides=sides)
     rows = balance_training(rows, slides, spec=balance)
     folder = home.datasets / f"D-{hash_rows(rows)[:10]}"
+    pixels = _pixels(rows, home, store)
     if not _is_made(folder, split.groups, store):
-        _write(rows, folder, home, groups=split.groups, store=store)
+        _write(rows, folder, pixels, home=home, groups=split.groups, store=store)
+    os.utime(folder)  # the newest, also if it was there
     return open_dataset(folder)
 
 
 def _write(
-    rows: pd.DataFrame, folder: Path, home: Home, *, groups: Sequence[str], store: StoreSpec
+    rows: pd.DataFrame,
+    folder: Path,
+    pixels: Pixels,
+    *,
+    home: Home,
+    groups: Sequence[str],
+    store: StoreSpec,
 ) -> None:
     searched = _pixels(originals(rows), home, store) if store.search_duplicates else None
     certificate = make_certificate(rows, groups=groups, pixels=searched)
     certificate["stored"] = store.stored
     train = np.flatnonzero(rows.split == "train")
-    pixels = _pixels(rows, home, store)
     with writing_folder(folder, replace=True) as temporary:
         write_table(rows, temporary / "tiles.parquet", TRAINING_TILES)
         write_json(temporary / "certificate.json", certificate)
         write_json(temporary / "statistics.json", measure_statistics(pixels, train))
+        if (folder / CURVE).is_file():
+            shutil.copy(folder / CURVE, temporary / CURVE)
 
 
 def _pixels(rows: pd.DataFrame, home: Home, store: StoreSpec) -> Pixels:
@@ -165,11 +179,10 @@ def _is_made(folder: Path, groups: Sequence[str], store: StoreSpec) -> bool:
     """Return whether a data set is there, whole, and all was checked that is asked for."""
     try:
         certificate = open_dataset(folder).certificate
-    except DatasetError:
+    except HistoError:
         return False
     looked = "no near-duplicates on two sides" in certificate["checked"]
-    checked = set(groups) <= set(certificate["groups"]) and looked >= store.search_duplicates
-    return bool(checked and certificate["stored"] == store.stored)
+    return set(groups) <= set(certificate["groups"]) and looked >= store.search_duplicates
 
 
 def stores_of(datasets: Path) -> Path:
@@ -193,21 +206,34 @@ def open_dataset(folder: Path) -> Dataset:
         )
     dataset = Dataset(folder)
     check_certificate(dataset.rows, dataset.certificate)
-    _ = dataset.pixels  # a store that is gone is said now, not in the middle of a training
+    _ = dataset.pixels, dataset.statistics  # what is gone is said now, not in mid-training
     return dataset
 
 
 def known_sides(home: Home, tiles: pd.DataFrame) -> dict[str, str]:
-    """Return the side of each patient in the newest data set that has patients of `tiles`."""
-    folders = sorted(home.datasets.glob("D-*"), key=lambda path: path.stat().st_mtime)
-    for folder in reversed(folders):
-        try:
-            rows = read_table(folder / "tiles.parquet", TRAINING_TILES)
-        except TableError:
-            continue
-        if rows.patient_id.isin(tiles.patient_id).any():
-            return dict(zip(rows.patient_id, rows.split, strict=True))
-    return {}
+    """Return the side that each patient of `tiles` had in the newest data set it is in.
+
+    Raises
+    ------
+    DatasetError, TableError
+        A data set is damaged: nobody can say then who was in its test part.
+    """
+    sides: dict[str, str] = {}
+    for folder in sorted(home.datasets.glob("D-*"), key=lambda path: path.stat().st_mtime):
+        dataset = Dataset(folder)
+        check_certificate(dataset.rows, dataset.certificate)
+        sides |= dict(zip(dataset.rows.patient_id, dataset.rows.split, strict=True))
+    return {name: sides[name] for name in tiles.patient_id.unique() if name in sides}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise DatasetError(
+            f"{path} is damaged ({error}); make the data set again with `histo-nb balance`"
+        ) from error
+    return dict(content)
 
 
 def find_dataset(home: Home, dataset_id: str = "") -> Dataset:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Any, NamedTuple
 
 import cv2
@@ -192,6 +192,7 @@ def _copies(images: _Images, sides: np.ndarray) -> Iterator[Pair]:
     table = pd.DataFrame({"digest": images.digests, "side": sides})
     for _, copies in table[images.digests > 0].groupby("digest"):
         firsts = copies.drop_duplicates("side").index.tolist()
+        yield from pairwise(firsts)
         yield from combinations(firsts[:MAX_COMPLETED], 2)
 
 

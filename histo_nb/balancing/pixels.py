@@ -171,10 +171,17 @@ def fill_store(rows: pd.DataFrame, folder: Path) -> Path:
     path = store_path(rows, folder)
     folder.mkdir(parents=True, exist_ok=True)
     with locked(path.with_suffix(".lock")):
-        if not path.is_file():
+        if not _is_whole(path, len(rows)):
             with storage_errors(path):
                 _decode(rows.reset_index(drop=True), path)
     return path
+
+
+def _is_whole(path: Path, n: int) -> bool:
+    try:
+        return len(np.load(path, mmap_mode="r")) == n
+    except (OSError, ValueError, EOFError):
+        return False
 
 
 def _decode(rows: pd.DataFrame, path: Path) -> None:
@@ -232,11 +239,11 @@ def open_pixels(rows: pd.DataFrame, folder: Path) -> StoredPixels:
     sources, free = originals(rows), turned(rows)
     tables = [sources, free] if len(free) else [sources]
     paths = [store_path(table, folder) for table in tables]
-    for path in paths:
-        if not path.is_file():
+    for path, table in zip(paths, tables, strict=True):
+        if not _is_whole(path, len(table)):
             raise DatasetError(
-                f"{path} is gone; make the data set again with `histo-nb balance`, which decodes "
-                "its tiles anew"
+                f"{path} is gone or cut off; make the data set again with `histo-nb balance`, "
+                "which decodes its tiles anew"
             )
     stores = [np.load(path, mmap_mode="r") for path in paths]
     number = {name: i for i, name in enumerate(sources.tile_id)}

@@ -9,7 +9,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from histo_nb.errors import DatasetError, SpecError
-from histo_nb.tables import LABELLED_TILES, check_table
+from histo_nb.tables import LABELLED_TILES, SPLITS, check_table
 
 EXHAUSTIVE_PATIENTS = 14  # up to 2**14 subsets all are tried, above that as many random ones
 N_RANDOM = 1 << EXHAUSTIVE_PATIENTS
@@ -56,6 +56,9 @@ def split_patients(
         class on every side.
     """
     spec = spec or SplitSpec()
+    wrong = set((sides or {}).values()) - set(SPLITS)
+    if wrong:
+        raise SpecError(f"sides {sorted(wrong)} are unknown; choose from {', '.join(SPLITS)}")
     labelled = check_table(tiles, LABELLED_TILES).dropna(subset=["label"])
     _check_patients(labelled)
     unit = find_units(labelled, spec.groups)
@@ -170,6 +173,8 @@ def _choose(
 
 def _subsets(n: int, share: float, rng: np.random.Generator) -> Iterable[np.ndarray]:
     """Return batches of subsets (bool), in random order so that ties fall by the seed."""
+    if n < 2:
+        return [np.zeros((1, n), bool)]
     if n <= EXHAUSTIVE_PATIENTS:
         numbers = rng.permutation(np.arange(1, 2**n - 1))
         every = (numbers[:, None] >> np.arange(n)) & 1 == 1

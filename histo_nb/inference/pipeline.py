@@ -139,7 +139,7 @@ def analyse_tiles(
         class_fractions=verdict.class_fractions,
         rule=rule.describe(card.normal_class),
         tissue_mm2=float(predictions.tissue.sum() * cell_mm2),
-        gate_passed=bool(gate and gate.get("passed")),
+        gate_passed=bool(gate and gate.get("passed") and not gate.get("lowered")),
         n_failures=len(failures),
         seconds=time.perf_counter() - started,
         predictions=predictions,

@@ -33,7 +33,7 @@ class SlideResult:
     class_fractions: dict[str, float]  # tissue share of each class, sum 1
     rule: str  # how slide_class follows from the tiles, in words
     tissue_mm2: float
-    gate_passed: bool  # False: the model is in production by a person's decision only
+    gate_passed: bool  # False: in production by a person's decision only, or by lowered criteria
     n_failures: int  # tiles that could not be read
     seconds: float
     predictions: pd.DataFrame

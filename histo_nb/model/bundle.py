@@ -60,6 +60,7 @@ def write_bundle(network: nn.Module, card: Card, models: Path, *, history: pd.Da
                 if (folder / GATE).is_file():  # it says itself which weights it is of
                     shutil.copy(folder / GATE, temporary / GATE)
                 write_seal(temporary)
+        (folder / CARD).touch()  # the newest, also if it was there
     return folder
 
 

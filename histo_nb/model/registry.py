@@ -12,7 +12,8 @@ from histo_nb.model.production import number_before, production_history, write_e
 from histo_nb.model.seal import check_bundle, read_gate, registry_locked
 
 COLUMNS = ["model_id", "created_at", "network", "recipe", "normal_class",
-           "validation_balanced_accuracy", "gate_passed", "production", "fault"]  # fmt: skip
+           "validation_balanced_accuracy", "gate_passed", "gate_lowered", "production",
+           "fault"]  # fmt: skip
 
 
 def find_model(home: Home, model_id: str) -> Path:
@@ -170,7 +171,8 @@ def _list(folder: Path) -> dict[str, Any]:
             "normal_class": card.normal_class,
             "validation_balanced_accuracy": card.validation.get("balanced_accuracy"),
         }
-        row["gate_passed"] = (read_gate(folder) or {}).get("passed")
+        gate = read_gate(folder) or {}
+        row |= {"gate_passed": gate.get("passed"), "gate_lowered": bool(gate.get("lowered"))}
     except (BundleError, OSError) as error:
         row["fault"] = str(error)
     return row

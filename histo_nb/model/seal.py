@@ -107,7 +107,7 @@ def read_gate(folder: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     gate, card = read_object(path), read_card(folder / CARD)
-    again = f"remove it and pass `histo-nb gate {folder.name}` again"
+    again = f"move it away and pass `histo-nb gate {folder.name}` again; what was said is on record"
     if gate.get("sha256") != _hash_gate(gate):
         raise BundleError(f"{path} is not as the gate wrote it (SHA-256 differs); {again}")
     if (gate.get("model_id"), gate.get("weights_sha256")) != (card.model_id, card.weights_sha256):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from histo_nb.errors import GateFailed, SpecError
 from histo_nb.home import Home
@@ -40,7 +41,9 @@ SPLIT = _with(
     click.option("--valid-share", default=0.2, show_default=True, help="Of the other tiles."),
     click.option("--seed", default=42, show_default=True, help="Of the split and the rotations."),
     click.option("--balance/--no-balance", default=True, help="Raise rare classes by copies."),
-    click.option("--free-angles/--right-angles", default=True, help="Of the copies."),
+    click.option(
+        "--free-angles/--right-angles", default=True, help="Of training tiles that have room."
+    ),
 )
 STORE = _with(
     click.option("--store/--no-store", "stored", default=True,
@@ -66,6 +69,10 @@ TRAINING = _with(
     click.option("--train-seed", default=42, show_default=True, help="Of weights and order."),
     click.option("--precision", default="best", show_default=True, help="fp32, bf16 or fp16."),
 )  # fmt: skip
+
+OF_IMAGES = {"--groups", "--tile-size", "--image-mpp", "--centre-only", "--skip-broken",
+             "--test-share", "--valid-share", "--seed", "--balance", "--free-angles", "--store",
+             "--search-duplicates", "--join-duplicates"}  # fmt: skip
 
 
 def data_specs(given: dict[str, Any]) -> dict[str, Any]:
@@ -139,21 +146,20 @@ def train(
     from histo_nb.training.images import read_images
     from histo_nb.training.learner import train as train_candidate
 
+    _check_used(images, dataset_id)
     groups = given.pop("groups")
     image_spec = ImageSpec(
         **{name: given.pop(name) for name in ("tile_size", "image_mpp", "centre_only")}
     )
     given["groups"] = tuple(group_columns(groups)[1:])
-    specs, answer = data_specs(given), {}
-    if images and dataset_id:
-        raise SpecError("choose --images or --dataset, not both")
+    specs, spec, answer = data_specs(given), train_spec(given), {}
     if images:
         tiles, broken = read_images(images, groups=groups, spec=image_spec, skip_broken=skip_broken)
         dataset = make_dataset(tiles, home, **specs)
         answer = {**_describe(dataset), "left_out": broken.to_dict("records")}
     else:
         dataset = find_dataset(home, dataset_id)
-    model_id = train_candidate(dataset, home, spec=train_spec(given))
+    model_id = train_candidate(dataset, home, spec=spec)
     card = read_card(home.models / model_id / "card.json")
     return {**answer, "dataset_id": dataset.dataset_id, "model_id": model_id,
             "validation": card.validation, "path": home.models / model_id}  # fmt: skip
@@ -244,11 +250,12 @@ def improve(
     answer = go_round(home, spec=spec)
     if not answer["passed"]:
         last = answer["rounds"][-1]
-        raise GateFailed(
+        said = (
             f"no candidate passed in {len(answer['rounds'])} rounds, the last, {last['model_id']}: "
             f"{'; '.join(last['reasons'])}. {'; '.join(answer['collect']) or 'Collect more.'} "
             f"{answer['asked']} uncertain tiles wait on the label board; then call improve again"
         )
+        raise GateFailed(said, facts=answer)
     return answer
 
 
@@ -256,6 +263,26 @@ def add_learning(main: click.Group) -> None:
     """Add the commands of learning to the command line."""
     for work in (balance, train, learning_curve, evaluate, improve):
         command(main)(work)
+
+
+def _check_used(images: Path | None, dataset_id: str) -> None:
+    """Raise `SpecError` for options of `train` that were given and would do nothing."""
+    if images and dataset_id:
+        raise SpecError("choose --images or --dataset, not both")
+    context = click.get_current_context()
+    given = [
+        parameter.opts[0]
+        for parameter in context.command.params
+        if context.get_parameter_source(parameter.name or "") == ParameterSource.COMMANDLINE
+    ]
+    idle = [] if images else sorted(set(given) & OF_IMAGES)
+    if context.params["network"] != "histonet33":
+        idle += sorted(set(given) & {"--width"})
+    if idle:
+        raise SpecError(
+            f"{', '.join(idle)} would do nothing here: a data set is made with `histo-nb balance`, "
+            "or from --images; --width is of histonet33"
+        )
 
 
 def _describe(dataset: Any) -> dict[str, Any]:

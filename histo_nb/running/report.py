@@ -54,7 +54,8 @@ def command(group: click.Group, name: str | None = None) -> Callable[[Command], 
             except HistoError as error:
                 click.echo(f"{type(error).__name__}: {error}", err=True)
                 if as_json:
-                    _print_json({"error": str(error), "kind": type(error).__name__})
+                    facts = getattr(error, "facts", {})
+                    _print_json({**facts, "error": str(error), "kind": type(error).__name__})
                 sys.exit(error.exit_code)
             except click.ClickException:
                 raise

@@ -16,7 +16,10 @@ from histo_nb.failures import FAILURE_COLUMNS
 from histo_nb.files import hash_file
 from histo_nb.geometry import MPP_TOLERANCE
 from histo_nb.image import SUFFIXES, ImageFile
-from histo_nb.tables import LABELLED_TILES, check_table
+from histo_nb.tables import LABELLED_TILES, TRAINING_TILES, check_table
+
+PREFIX = "I-"  # of the slide_id of an image
+RESERVED = {*TRAINING_TILES.columns, "file", "path", "image_width", "image_height"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +63,7 @@ def tile_images(
     groups
         `manifest.csv:column[,column]`, the path relative to `folder` or absolute: a table with
         `file` (relative to `folder`) and columns whose values must not stand on two sides of a
-        split. The first is the patient.
+        split. The first is the patient, by a pseudonym: it is written into tables as it is.
 
     Returns
     -------
@@ -75,7 +78,9 @@ def tile_images(
     spec = spec or ImageSpec()
     images = _list_images(Path(folder))
     names = group_columns(groups)
-    taken = sorted(set(names[1:]) & set(LABELLED_TILES.columns))
+    taken = sorted({*names[1:]} & RESERVED | {*names[:1]} & {"file"})
+    if len(set(names)) < len(names):
+        raise SpecError(f"groups={groups!r} names a column twice")
     if taken:
         raise SpecError(f"a group cannot be called {', '.join(taken)}; rename it in the manifest")
     if names:
@@ -99,6 +104,12 @@ def group_columns(groups: str) -> list[str]:
     return names
 
 
+def patients_unknown(rows: pd.DataFrame) -> bool:
+    """Return whether the rows are of images each of which stands for a patient."""
+    images = rows.slide_id.str.startswith(PREFIX)
+    return bool((images & (rows.patient_id == rows.slide_id)).all())
+
+
 def image_sizes(tiles: pd.DataFrame) -> pd.DataFrame:
     """Return `slide_id, width, height` (px), as the catalogue says of slides."""
     sizes = tiles.drop_duplicates("slide_id")
@@ -116,6 +127,12 @@ def _list_images(folder: Path) -> pd.DataFrame:
             f"{folder} holds no class folders with images ({', '.join(SUFFIXES)}); make one "
             "folder a class and put its images there"
         )
+    deeper = [p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p not in set(paths)]
+    if deeper:
+        raise DatasetError(
+            f"{len(deeper)} images lie outside the class folders of {folder}, first "
+            f"{deeper[0].relative_to(folder)}; put each into FOLDER/CLASS, or move them away"
+        )
     files = [path.relative_to(folder).as_posix() for path in paths]
     labels = [path.parent.name for path in paths]
     return pd.DataFrame({"file": files, "label": labels, "path": [str(path) for path in paths]})
@@ -125,7 +142,7 @@ def _join_groups(images: pd.DataFrame, folder: Path, groups: str) -> pd.DataFram
     names = group_columns(groups)
     manifest = folder / groups.rpartition(":")[0]
     try:
-        table = pd.read_csv(manifest, dtype=str)
+        table = pd.read_csv(manifest, dtype=str, keep_default_na=False).map(str.strip)
     except (OSError, ValueError) as error:
         raise DatasetError(f"{manifest} is no table ({error}); save it as CSV in UTF-8") from error
     missing = [name for name in ("file", *names) if name not in table]
@@ -133,7 +150,11 @@ def _join_groups(images: pd.DataFrame, folder: Path, groups: str) -> pd.DataFram
         raise DatasetError(
             f"{manifest} has no column {', '.join(missing)}; it has {', '.join(table.columns)}"
         )
-    table = table.drop_duplicates("file").set_index("file")[names]
+    table = table[["file", *names]].replace("", None).drop_duplicates()
+    twice = table.file[table.file.duplicated()]
+    if len(twice):
+        raise DatasetError(f"{manifest} says different things of {twice.iloc[0]}; keep one row")
+    table = table.set_index("file")
     joined = images.join(table.rename(columns={names[0]: "patient_id"}), on="file")
     bare = joined[["patient_id", *names[1:]]].isna().any(axis=1)
     if bare.any():
@@ -153,7 +174,7 @@ def _examine(images: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
                 width, height = image.size
         except SlideError as error:
             return error
-        return {"slide_id": f"I-{hash_file(Path(path))[:16]}", "image_width": width,
+        return {"slide_id": f"{PREFIX}{hash_file(Path(path))[:16]}", "image_width": width,
                 "image_height": height}  # fmt: skip
 
     with ThreadPoolExecutor() as pool:
@@ -191,7 +212,9 @@ def _cut(images: pd.DataFrame, spec: ImageSpec, extra: Sequence[str]) -> pd.Data
             "are never enlarged"
         )
     tile_size = spec.tile_size or int(shortest / spec.downsample)
-    size = round(tile_size * spec.downsample)
+    if tile_size < 1:
+        raise DatasetError(f"no image is wide enough for a tile at {spec.mpp} µm/px")
+    size = max(round(tile_size * spec.downsample), tile_size)
     if size > shortest:
         small = images.file[images[["image_width", "image_height"]].min(axis=1) < size].iloc[0]
         raise DatasetError(

@@ -79,16 +79,6 @@ def measure_calibration(targets: np.ndarray, probabilities: np.ndarray) -> Figur
     }
 
 
-def report_calibration(logits: np.ndarray, targets: np.ndarray, temperature: float) -> Figures:
-    """Return the figures of `measure_calibration` after scaling; before it: `uncalibrated`."""
-    _check(logits, targets)
-    return {
-        "temperature": temperature,
-        **measure_calibration(targets, softmax(logits / temperature, axis=1)),
-        "uncalibrated": measure_calibration(targets, softmax(logits, axis=1)),
-    }
-
-
 def uncalibrate(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     """Return what probabilities (N, n_classes) were before logits were divided by a temperature."""
     return softmax(np.log(np.maximum(probabilities, LEAST_PROBABILITY)) * temperature, axis=1)

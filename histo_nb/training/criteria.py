@@ -51,6 +51,22 @@ def read_spec(path: Path | None = None, **overrides: Any) -> GateSpec:
     return GateSpec(**{**content, **overrides})
 
 
+def lowered_criteria(spec: GateSpec) -> list[str]:
+    """Return in words the criteria that are laxer than the house's; [] if none is.
+
+    >>> lowered_criteria(GateSpec(min_accuracy=0.5, min_class_recall=0.9))
+    ['min_accuracy 0.5 for 0.8']
+    """
+    house = GateSpec()
+    lax = []
+    for field in fields(GateSpec):
+        asked, usual = getattr(spec, field.name), getattr(house, field.name)
+        higher_is_laxer = field.name in ("max_ece", "allow_selected_on_test")
+        if asked > usual if higher_is_laxer else asked < usual:
+            lax.append(f"{field.name} {asked:g} for {usual:g}")
+    return lax
+
+
 def find_faults(figures: dict[str, Any], spec: GateSpec, *, select_on: str = "valid") -> list[str]:
     """Return in words what keeps a model from passing; nothing if it passes.
 
@@ -112,8 +128,11 @@ def _find_weak_tests(figures: dict[str, Any], spec: GateSpec, select_on: str) ->
     n_untested = len(figures["confusion"]) - len(figures["recall"])
     if n_untested:
         faults.append(f"{n_untested} of the classes have no test tile at all")
-    if not figures["n_patients"] >= spec.min_test_patients:
-        faults.append(f"{figures['n_patients']} test patients are below {spec.min_test_patients}")
+    n_patients = figures["n_patients"]  # None: nobody knows the patients, only the images
+    if spec.min_test_patients > 1 and n_patients is None:
+        faults.append(f"nobody knows its test patients, {spec.min_test_patients} are asked for")
+    elif n_patients is not None and not n_patients >= spec.min_test_patients:
+        faults.append(f"{n_patients} test patients are below {spec.min_test_patients}")
     if select_on == "test" and not spec.allow_selected_on_test:
         faults.append("its epoch was chosen on the test part, so that its figures are optimistic")
     return faults
@@ -139,7 +158,7 @@ def _read(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise SpecError(
-            f"{path} is no JSON file ({error}); write {{'min_accuracy': 0.9}}"
+            f'{path} is no JSON file ({error}); write {{"min_accuracy": 0.9}}'
         ) from error
     if not isinstance(content, dict):
         raise SpecError(f'{path} holds no JSON object; write one such as {{"min_accuracy": 0.9}}')

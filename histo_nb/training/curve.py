@@ -6,13 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from histo_nb.balancing.dataset import Dataset
+from histo_nb.balancing.dataset import CURVE, Dataset
 from histo_nb.errors import DatasetError, SpecError
 from histo_nb.files import writing
 from histo_nb.training.learner import TrainSpec, fit
 from histo_nb.training.measures import measure
 
-FILE = "learning_curve.csv"  # in the folder of the data set
 COLUMNS = ["patients", "tiles", "accuracy", "balanced_accuracy"]
 LEAST_GAIN = 0.01  # of balanced accuracy; less is no rise
 
@@ -37,7 +36,7 @@ def measure_curve(
 
     Each share holds the one before it, and patients of every class. Tiles are normalised by the
     statistics of the whole training part, which changes nothing that matters here. The test part
-    is not looked at.
+    is not looked at, unless `select_on` says so.
 
     Returns
     -------
@@ -69,14 +68,14 @@ def measure_curve(
         counts = {"patients": len(patients), "tiles": int(learnt.parent_id.isna().sum())}
         rows.append(counts | {name: figures[name] for name in COLUMNS[2:]} | recalls)
     curve = pd.DataFrame(rows)
-    with writing(dataset.folder / FILE) as temporary:
+    with writing(dataset.folder / CURVE) as temporary:
         curve.to_csv(temporary, index=False)
     return curve
 
 
 def read_curve(dataset: Dataset) -> pd.DataFrame:
     """Return the learning curve measured last on a data set; no row if there is none yet."""
-    path = dataset.folder / FILE
+    path = dataset.folder / CURVE
     return pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=COLUMNS)
 
 

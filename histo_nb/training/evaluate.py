@@ -11,6 +11,7 @@ from histo_nb.inference.runtime import Runtime
 from histo_nb.inference.verdict import SlideRule, judge_slide, true_slide_class
 from histo_nb.model.bundle import Bundle
 from histo_nb.model.card import Card
+from histo_nb.tiling.images import patients_unknown
 from histo_nb.training.calibration import Figures, measure_calibration, uncalibrate
 from histo_nb.training.colour import colour_baselines
 from histo_nb.training.measures import (
@@ -71,7 +72,8 @@ def evaluate_predictions(
 
     Returns
     -------
-    `model_id, classes, n_tiles, n_slides, n_patients`; what `measures.measure_predictions`
+    `model_id, classes, n_tiles, n_slides, n_patients` (None: each image stands for one, also in the
+    intervals); what `measures.measure_predictions`
     returns; `temperature`, and `uncalibrated`: the calibration figures without it, None if it is
     1; `slides`: the figures of the slide classes, with `slide_correct`, their accuracy;
     `baselines`: the balanced accuracy of each, and all else in `baseline_figures`.
@@ -90,7 +92,9 @@ def evaluate_predictions(
         "classes": card.classes,
         "n_tiles": len(predictions),
         "n_slides": int(predictions.slide_id.nunique()),
-        "n_patients": int(predictions.patient_id.nunique()),
+        "n_patients": None
+        if patients_unknown(predictions)
+        else int(predictions.patient_id.nunique()),
         **measure_predictions(predictions, card.classes),
         "temperature": card.temperature,
         "uncalibrated": _uncalibrated(predictions, card),

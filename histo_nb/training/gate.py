@@ -11,12 +11,20 @@ from histo_nb.model.bundle import open_bundle
 from histo_nb.model.registry import find_model, promote
 from histo_nb.model.seal import read_gate, registry_locked, write_gate
 from histo_nb.tiling.ledger import make_ledger, say_missing
-from histo_nb.training.criteria import GateSpec, as_number, find_faults, read_spec, worst_class
+from histo_nb.training.criteria import (
+    GateSpec,
+    as_number,
+    find_faults,
+    lowered_criteria,
+    read_spec,
+    worst_class,
+)
 from histo_nb.training.evaluate import evaluate
 
 __all__ = ["GateSpec", "check_passed", "find_faults", "pass_gate", "read_spec", "score"]
 
 LOOK = "test part looked at"  # the event: its subject is the test part, its detail the model
+FAILED = "gate failed"
 
 
 def pass_gate(home: Home, model_id: str, *, spec: GateSpec | None = None) -> dict[str, Any]:
@@ -48,26 +56,34 @@ def score(home: Home, model_id: str, *, spec: GateSpec | None = None) -> dict[st
     looks = _look(home, dataset, model_id)
     figures = evaluate(bundle, dataset)
     reasons = find_faults(figures, spec, select_on=bundle.card.select_on)
-    verdict = {"at": now(), "passed": not reasons, "spec": asdict(spec), "reasons": reasons}
+    verdict = {"at": now(), "passed": not reasons, "spec": asdict(spec), "reasons": reasons,
+               "lowered": lowered_criteria(spec)}  # fmt: skip
     advice = advise(dataset, figures) if reasons else None
     with registry_locked(home.models):  # so that of two verdicts at once none is lost
         earlier = _earlier(read_gate(folder))
         said = {**figures, **verdict, "advice": advice, **looks, "earlier": earlier}
         gate = write_gate(folder, said)
     if reasons:
-        home.catalog.note("gate failed", model_id, "; ".join(reasons))
+        home.catalog.note(FAILED, model_id, "; ".join(reasons))
     else:
-        failed = sum(not before["passed"] for before in earlier)
-        also = f", after {failed} failed verdicts" if failed else ""
-        promote(home, model_id, reason=f"passed the gate{also}")
+        promote(home, model_id, reason=_say_passed(home, model_id, gate["lowered"]))
     return gate
+
+
+def _say_passed(home: Home, model_id: str, lowered: list[str]) -> str:
+    """Return in words how a model passed; failures are counted where no file can be removed."""
+    events = home.catalog.events()
+    failed = int(((events.what == FAILED) & (events.subject == model_id)).sum())
+    criteria = f" with lowered criteria ({', '.join(lowered)})" if lowered else ""
+    return f"passed the gate{criteria}" + (f", after {failed} failed verdicts" if failed else "")
 
 
 def check_passed(gate: dict[str, Any], *, required: bool = True) -> None:
     """Raise `GateFailed` with reasons and advice if a required gate was not passed."""
     if required and not gate["passed"]:
         reasons = "; ".join(gate["reasons"])
-        raise GateFailed(f"model {gate['model_id']} did not pass: {reasons}. {gate['advice']}")
+        said = f"model {gate['model_id']} did not pass: {reasons}. {gate['advice']}"
+        raise GateFailed(said, facts=gate)
 
 
 def advise(dataset: Dataset, figures: dict[str, Any]) -> str:
@@ -83,11 +99,16 @@ def advise(dataset: Dataset, figures: dict[str, Any]) -> str:
     )
 
 
+def note_look(home: Home, dataset: Dataset, model_id: str) -> str:
+    """Write into the catalogue that a model is shown a test part; return the part's name."""
+    part = str(dataset.certificate["test_sha256"])
+    home.catalog.note(LOOK, part, model_id)
+    return part
+
+
 def _look(home: Home, dataset: Dataset, model_id: str) -> dict[str, int]:
     """Record a look at the test part before it is taken, and count all so far, this one too."""
-    certificate = dataset.certificate
-    part = certificate.get("test_sha256") or certificate["sha256"]  # of an earlier version
-    home.catalog.note(LOOK, part, model_id)
+    part = note_look(home, dataset, model_id)
     events = home.catalog.events()
     looks = events[(events.what == LOOK) & (events.subject == part)]
     mine = int((looks.detail == model_id).sum())
@@ -97,5 +118,5 @@ def _look(home: Home, dataset: Dataset, model_id: str) -> dict[str, int]:
 def _earlier(gate: dict[str, Any] | None) -> list[dict[str, Any]]:
     if gate is None:
         return []
-    said = {name: gate[name] for name in ("at", "passed", "spec", "reasons")}
+    said = {name: gate[name] for name in ("at", "passed", "spec", "reasons", "lowered")}
     return [*gate["earlier"], said]

@@ -17,6 +17,7 @@ from histo_nb.model.bundle import Bundle
 from histo_nb.model.card import Card
 from histo_nb.tiling.images import ImageSpec, tile_images
 from histo_nb.training.evaluate import evaluate_predictions
+from histo_nb.training.gate import note_look
 
 
 def read_images(
@@ -54,15 +55,19 @@ def image_spec(card: Card, image_mpp: float | None) -> ImageSpec:
             f"model {card.model_id} reads tiles at {card.mpp:g} µm/px; say what the images have "
             "with --image-mpp"
         )
-    scale = image_mpp if card.mpp is not None else None
-    return ImageSpec(tile_size=card.tile_size, image_mpp=scale, mpp=card.mpp)
+    if card.mpp is None and image_mpp is not None:
+        raise BundleError(
+            f"model {card.model_id} was trained on images of unknown scale; leave out --image-mpp"
+        )
+    return ImageSpec(tile_size=card.tile_size, image_mpp=image_mpp, mpp=card.mpp)
 
 
 def evaluate_images(bundle: Bundle, tiles: pd.DataFrame, home: Home) -> dict[str, Any]:
     """Return the figures of `evaluate_predictions` on tiles of images, slides being the images.
 
-    `seen_in_training` counts the images that the model learnt from or was chosen by, as far as its
-    data set is still there (None if it is not): its figures on these prove nothing.
+    `seen_in_training` counts the images that the model learnt from or was chosen by: its figures
+    on these prove nothing. `of_test_part` counts those of its locked test part: that is a look at
+    it, and recorded as such. Both are None if the model's data set is not there.
 
     Raises
     ------
@@ -81,13 +86,20 @@ def evaluate_images(bundle: Bundle, tiles: pd.DataFrame, home: Home) -> dict[str
     probabilities = np.array(list(Runtime(bundle).classify_all(read)))
     predictions = make_predictions(tiles, probabilities, bundle.card.classes)
     figures = evaluate_predictions(predictions, bundle.card)
-    return {**figures, "seen_in_training": _count_seen(bundle.card, tiles, home)}
+    return {**figures, **_count_seen(bundle.card, tiles, home)}
 
 
-def _count_seen(card: Card, tiles: pd.DataFrame, home: Home) -> int | None:
+def _count_seen(card: Card, tiles: pd.DataFrame, home: Home) -> dict[str, int | None]:
     try:
-        rows = open_dataset(home.datasets / card.dataset_id).rows
+        dataset = open_dataset(home.datasets / card.dataset_id)
     except HistoError:
-        return None
-    learnt = set(rows.slide_id[rows.split != "test"])
-    return len(learnt & set(tiles.slide_id))
+        return {"seen_in_training": None, "of_test_part": None}
+    test = dataset.rows.split == "test"
+    asked = set(tiles.slide_id)
+    n_test = len(asked & set(dataset.rows.slide_id[test]))
+    if n_test:
+        note_look(home, dataset, card.model_id)
+    return {
+        "seen_in_training": len(asked & set(dataset.rows.slide_id[~test])),
+        "of_test_part": n_test,
+    }

@@ -85,7 +85,7 @@ def improve(
         dataset = make_dataset(
             tiles, home, split=spec.split, balance=spec.balance, store=spec.store, sides=sides
         )
-        sides = dict(zip(dataset.rows.patient_id, dataset.rows.split, strict=True))
+        sides = sides | dict(zip(dataset.rows.patient_id, dataset.rows.split, strict=True))
         record = _try(dataset, home, spec)
         rounds.append({"round": number, "labelled": int(tiles.label.notna().sum()), **record})
         answer |= {"model_id": record["model_id"], "passed": record["passed"]}
@@ -93,7 +93,9 @@ def improve(
             return answer
         bundle = open_bundle(find_model(home, record["model_id"]))
         answer["collect"] = say_missing(make_ledger(tiles, classes=tuple(dataset.classes)))
-        answer["asked"] = ask_annotators(home, tiles, bundle, spec=spec.improve)
+        locked = [name for name, side in sides.items() if side == "test"]
+        unseen = tiles[~tiles.patient_id.isin(locked)]  # the truth of the test is nobody's guess
+        answer["asked"] = ask_annotators(home, unseen, bundle, spec=spec.improve)
         if number < spec.improve.rounds and not _wait(home, spec.improve, wait):
             break
     return answer

@@ -60,6 +60,7 @@ class TrainSpec:
             raise SpecError(f"select_on={self.select_on!r}; choose 'valid' or 'test'")
         if self.precision not in PRECISIONS:
             raise SpecError(f"precision={self.precision!r}; choose one of {', '.join(PRECISIONS)}")
+        find_recipe(self.recipe)
 
     def find_recipe(self) -> Recipe:
         """Return the recipe, with what this spec asks for instead."""

@@ -19,6 +19,7 @@ from histo_nb.training.calibration import (
 
 N_BOOTSTRAP = 1000
 INTERVAL = (0.025, 0.975)  # quantiles: 95 %
+MAX_BLOCKS = 400  # above so many patients, blocks of them are drawn for the AUC: it takes n² room
 ROC_POINTS = 100  # of a class, at most
 
 
@@ -112,13 +113,17 @@ def bootstrap_patients(predictions: pd.DataFrame, classes: list[str]) -> dict[st
     if n < 2 or (patients < 0).any():
         keys = ("accuracy", "balanced_accuracy", *(("auc_macro", "ece") if scored else ()))
         return {name: [None, None] for name in keys}
-    draws = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=N_BOOTSTRAP)
+    draws = _draw(n)
     confusions = _confusions(targets, guesses, len(classes), patients)
     rates = _rates(np.tensordot(draws, confusions, axes=1))
     samples = {name: rates[name] for name in ("accuracy", "balanced_accuracy")}
     if scored:
         probabilities = class_probabilities(predictions, classes)
-        samples["auc_macro"] = _drawn_auc(targets, probabilities, patients, draws)
+        blocks, drawn = patients, draws
+        if n > MAX_BLOCKS:
+            blocks = np.random.default_rng(1).permutation(n)[patients] % MAX_BLOCKS
+            drawn = _draw(MAX_BLOCKS)
+        samples["auc_macro"] = _drawn_auc(targets, probabilities, blocks, drawn)
         bins = np.tensordot(draws, sum_bins(targets, probabilities, patients), axes=1)
         samples["ece"] = calibration_error(bins)
     return {name: _interval(values) for name, values in samples.items()}
@@ -214,6 +219,11 @@ def _wins(scores: np.ndarray, positive: np.ndarray, patients: np.ndarray, n: int
         beaten = (np.searchsorted(low, high, "left") + np.searchsorted(low, high, "right")) / 2
         wins[:, other] = np.bincount(own, weights=beaten, minlength=n)
     return wins
+
+
+def _draw(n: int) -> np.ndarray:
+    """Return (N_BOOTSTRAP, n): how often each of n patients is drawn."""
+    return np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=N_BOOTSTRAP)
 
 
 def _interval(values: np.ndarray) -> list[Any]:

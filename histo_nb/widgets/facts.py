@@ -54,7 +54,8 @@ def reasons_for_doubt(result: SlideResult) -> list[str]:
     reasons = []
     if not result.gate_passed:
         reasons.append(
-            "This model did not pass its gate. It is in use by a person’s decision only; "
+            "This model did not pass its gate, or only a lowered one. It is in use by a person’s "
+            "decision; "
             "do not rely on its answers."
         )
     if result.n_failures:

@@ -15,7 +15,6 @@ from histo_nb.model.card import Card, read_card
 from histo_nb.training.calibration import (
     fit_temperature,
     measure_calibration,
-    report_calibration,
     uncalibrate,
 )
 
@@ -64,14 +63,6 @@ def test_bins_are_closed_above():
     assert (sure["nll"], sure["ece"]) == (0, 0)
     wrong = measure_calibration(np.array([1]), np.array([[1.0, 0.0]]))
     assert np.isfinite(wrong["nll"])
-
-
-def test_a_report_says_before_and_after():
-    logits, targets = simulate(temperature=3.0)
-    report = report_calibration(logits, targets, fit_temperature(logits, targets))
-    assert report["ece"] < 0.012
-    assert report["uncalibrated"]["ece"] > 0.1
-    assert report["nll"] < report["uncalibrated"]["nll"]
 
 
 def test_tiles_that_are_all_right_teach_no_temperature():

@@ -162,12 +162,14 @@ def test_stored_and_live_pixels_are_the_same(home, tmp_path):
     folder = draw_folder(tmp_path / "images", images=5)
     (folder / "bad/p0_4.png").unlink()  # one class is rarer: there are copies
     tiles, _ = tile_images(folder, groups="manifest.csv:patient")
-    stored = make_dataset(tiles, home, store=StoreSpec(search_duplicates=False))
-    pixels = [stored.pixels[i] for i in range(len(stored.rows))]
-    live = make_dataset(tiles, home, store=StoreSpec(stored=False, search_duplicates=False))
-    assert live.dataset_id == stored.dataset_id
+    trust = StoreSpec(search_duplicates=False)
+    live = make_dataset(tiles, home, store=replace(trust, stored=False))
     assert type(live.pixels).__name__ == "LivePixels"
-    assert all(np.array_equal(live.pixels[i], tile) for i, tile in enumerate(pixels))
+    pixels = [live.pixels[i] for i in range(len(live.rows))]
+    stored = make_dataset(tiles, home, store=trust)
+    assert stored.dataset_id == live.dataset_id
+    assert type(stored.pixels).__name__ == "StoredPixels"
+    assert all(np.array_equal(stored.pixels[i], tile) for i, tile in enumerate(pixels))
 
 
 def test_the_card_says_what_changes_an_answer(dataset, home):

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 from PIL import Image
@@ -42,4 +43,24 @@ def draw_folder(
                 Image.fromarray(draw_texture(texture, seed, stain=stain)).save(folder / name)
                 rows.append({"file": name, "patient": f"{label}{patient}", "site": f"s{patient}"})
     pd.DataFrame(rows).to_csv(folder / "manifest.csv", index=False)
+    return folder
+
+
+def draw_tissue(seed: int, size: int = 224) -> np.ndarray:
+    """Cells of many sizes on pink: corners and blobs, as SIFT finds in tissue."""
+    rng = np.random.default_rng(seed)
+    image = np.full((size, size, 3), (225, 190, 215), np.uint8)
+    for _ in range(160):
+        centre = tuple(int(v) for v in rng.integers(0, size, 2))
+        axes = tuple(int(v) for v in rng.integers(2, 12, 2))
+        colour = tuple(int(v) for v in rng.integers(60, 200, 3))
+        cv2.ellipse(image, centre, axes, float(rng.uniform(0, 180)), 0, 360, colour, -1)
+    return image
+
+
+def draw_tissue_folder(folder: Path) -> Path:
+    """Write images of tissue in class folders, each unlike the others, as `draw_folder` does."""
+    draw_folder(folder)
+    for number, path in enumerate(sorted(folder.glob("*/*.png"))):
+        cv2.imwrite(str(path), draw_tissue(number))
     return folder

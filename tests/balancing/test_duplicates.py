@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from textures import draw_folder
+from textures import draw_tissue, draw_tissue_folder
 
 from histo_nb.balancing.certificate import make_certificate
 from histo_nb.balancing.dataset import StoreSpec, make_dataset
@@ -12,18 +12,6 @@ from histo_nb.balancing.duplicates import DuplicateSpec, find_duplicates, join_d
 from histo_nb.balancing.split import find_units
 from histo_nb.errors import DatasetError, SpecError
 from histo_nb.tiling.images import tile_images
-
-
-def draw_tissue(seed, size=224):
-    """Cells of many sizes on pink: corners and blobs, as SIFT finds in tissue."""
-    rng = np.random.default_rng(seed)
-    image = np.full((size, size, 3), (225, 190, 215), np.uint8)
-    for _ in range(160):
-        centre = tuple(int(v) for v in rng.integers(0, size, 2))
-        axes = tuple(int(v) for v in rng.integers(2, 12, 2))
-        colour = tuple(int(v) for v in rng.integers(60, 200, 3))
-        cv2.ellipse(image, centre, axes, float(rng.uniform(0, 180)), 0, 360, colour, -1)
-    return image
 
 
 def turn_and_zoom(image, angle, zoom=1.3):
@@ -90,11 +78,7 @@ def test_what_is_asked_wrongly():
 
 @pytest.fixture
 def folder(tmp_path):
-    """Images of tissue in class folders, each of a patient of its own."""
-    folder = draw_folder(tmp_path / "images")
-    for number, path in enumerate(sorted(folder.glob("*/*.png"))):
-        cv2.imwrite(str(path), draw_tissue(number))
-    return folder
+    return draw_tissue_folder(tmp_path / "images")
 
 
 def test_a_rotated_copy_on_the_other_side_is_refused_or_joined(home, folder):

@@ -183,6 +183,30 @@ def test_planted_leaks_are_refused(cohort, slides):
         make_certificate(twin)
 
 
+def test_a_copy_of_another_place_is_refused(cohort, slides):
+    rows = balance_training(split_patients(cohort), slides)
+    copy = rows.index[rows.parent_id.notna()][0]
+    seen = rows[rows.split == "test"].iloc[0]
+    for column in ("slide_path", "x", "y"):
+        rows.loc[copy, column] = seen[column]
+    with pytest.raises(DatasetError, match="another place than its parent"):
+        make_certificate(rows)
+
+
+def test_the_test_part_is_named_by_its_patients(cohort, slides):
+    rows = balance_training(split_patients(cohort), slides)
+    first = make_certificate(rows)
+    label = rows.label.where(rows.index != rows.index[rows.split == "test"][0], "adenoma")
+    relabelled = make_certificate(rows.assign(label=label))
+    assert relabelled["sha256"] != first["sha256"]
+    assert relabelled["test_sha256"] == first["test_sha256"]
+
+
+def test_sides_that_do_not_exist(cohort):
+    with pytest.raises(SpecError, match="tset"):
+        split_patients(cohort, sides={"p00": "tset"})
+
+
 def test_rare_classes_are_left_for_training_and_validation(make_tiles):
     """Three patients of the rare class: one for each part, not two for the test."""
     groups = [(f"p{i}", "a", 20) for i in range(8)]

@@ -8,14 +8,14 @@ import time
 
 import numpy as np
 import pytest
-from textures import draw_folder
+from textures import draw_folder, draw_tissue_folder
 
 from histo_nb.balancing import pixels as stores
 from histo_nb.balancing.balance import BalanceSpec
 from histo_nb.balancing.dataset import StoreSpec, make_dataset, open_dataset
 from histo_nb.balancing.pixels import fill_store, open_pixels, originals, read_tile, store_path
 from histo_nb.balancing.split import SplitSpec
-from histo_nb.errors import DatasetError, SlideError, StorageError
+from histo_nb.errors import DatasetError, HistoError, SlideError, StorageError
 from histo_nb.image import open_source
 from histo_nb.tiling.images import ImageSpec, tile_images
 
@@ -123,6 +123,36 @@ def test_a_store_that_is_gone_is_said_when_the_data_set_opens(home, tiles):
     with pytest.raises(DatasetError, match="decodes its tiles anew"):
         open_dataset(dataset.folder)
     assert make_dataset(tiles, home, store=TRUST).pixels[0].any()
+
+
+@pytest.mark.parametrize("name", ["certificate.json", "statistics.json", "tiles.parquet"])
+def test_a_damaged_data_set_is_named_and_made_again(home, tiles, name):
+    dataset = make_dataset(tiles, home, store=TRUST)
+    path = dataset.folder / name
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(HistoError, match="make"):
+        open_dataset(dataset.folder)
+    assert make_dataset(tiles, home, store=TRUST).dataset_id == dataset.dataset_id
+    assert open_dataset(dataset.folder).statistics
+
+
+def test_a_store_that_was_cut_off_is_decoded_again(home, tiles):
+    dataset = make_dataset(tiles, home, store=TRUST)
+    path = max((home.datasets / "pixels").glob("*.npy"), key=lambda p: p.stat().st_size)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(DatasetError, match="cut off"):
+        open_dataset(dataset.folder)
+    assert make_dataset(tiles, home, store=TRUST).pixels[0].any()
+
+
+def test_a_learning_curve_stays_when_its_data_set_is_made_again(home, tmp_path):
+    tiles, _ = tile_images(draw_tissue_folder(tmp_path / "tissue"), groups="manifest.csv:patient")
+    folder = make_dataset(tiles, home, store=TRUST).folder
+    (folder / "learning_curve.csv").write_text("patients\n3\n")
+    make_dataset(tiles, home)  # now with the search for near-duplicates
+    assert (folder / "learning_curve.csv").read_text() == "patients\n3\n"
+    make_dataset(tiles, home, store=TRUST)
+    assert "no near-duplicates on two sides" in open_dataset(folder).certificate["checked"]
 
 
 def test_tiles_of_two_scales_are_not_learnt_together(home, tiles):

@@ -132,6 +132,26 @@ def labelled_home(home, tmp_path):
     return home
 
 
+def test_options_that_would_do_nothing_are_refused(labelled_home):
+    call(labelled_home, "balance", "--trust")
+    answer = call(labelled_home, "train", "--seed", "7", "--groups", "m.csv:patient", code=1)
+    assert "--groups, --seed would do nothing" in answer["error"]
+    answer = call(labelled_home, "train", "--network", "resnet18", "--width", "0.5", code=1)
+    assert "--width would do nothing" in answer["error"]
+
+
+def test_a_look_at_the_test_images_is_recorded(home, folder):
+    trained = call(home, "train", "--images", folder, *SMALL[:3], "1", *SMALL[4:])
+    figures = call(home, "evaluate", trained["model_id"], "--images", folder)
+    assert figures["of_test_part"] > 0
+    assert figures["n_patients"] is None  # each image stands for one
+    gate = call(home, "gate", trained["model_id"], "--min-accuracy", "1", "--min-test-patients",
+                "2", code=3)  # fmt: skip
+    assert gate["looks_of_test_part"] == 2
+    assert gate["balanced_accuracy"] >= 0
+    assert "nobody knows its test patients" in gate["error"]
+
+
 def test_patients_keep_their_side_when_they_are_asked_to(labelled_home):
     tiles = ("--trust", "--seed")
     first = call(labelled_home, "balance", *tiles, "1")

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from histo_nb.balancing.pixels import read_tile
-from histo_nb.errors import DatasetError, SlideError, SpecError
+from histo_nb.errors import DatasetError, MppError, SlideError, SpecError
 from histo_nb.image import ImageFile, open_source
 from histo_nb.tiling.images import ImageSpec, image_sizes, tile_images
 
@@ -130,6 +130,36 @@ def test_the_same_bytes_twice(folder):
 def test_groups_that_cannot_be_read(folder, groups, reason):
     with pytest.raises((DatasetError, SpecError), match=reason):
         tile_images(folder, groups=groups)
+
+
+def test_a_manifest_is_read_strictly(folder):
+    table = pd.read_csv(folder / "m.csv", dtype=str)
+    table.loc[0, "patient"] = "p1 "  # a blank makes no other patient
+    table.to_csv(folder / "m.csv", index=False)
+    tiles, _ = tile_images(folder, groups="m.csv:patient")
+    assert set(tiles.patient_id) == {"p1", "p2", "p3"}
+    twice = pd.concat([table, table.iloc[[0]].assign(patient="p2")])
+    twice.to_csv(folder / "m.csv", index=False)
+    with pytest.raises(DatasetError, match=r"different things of benign/benign0\.png"):
+        tile_images(folder, groups="m.csv:patient")
+    table.assign(patient="NA").to_csv(folder / "m.csv", index=False)
+    assert set(tile_images(folder, groups="m.csv:patient")[0].patient_id) == {"NA"}
+
+
+def test_images_outside_class_folders_are_not_left_out_silently(folder):
+    draw(folder / "bad/deeper/x.png")
+    with pytest.raises(DatasetError, match=r"1 images lie outside .* bad/deeper/x.png"):
+        tile_images(folder)
+
+
+def test_images_are_shrunk_to_the_scale_asked_for(folder):
+    spec = ImageSpec(tile_size=40, image_mpp=0.25, mpp=0.5)
+    tiles, _ = tile_images(folder, spec=spec)
+    assert set(tiles.size_l0) == {80}
+    with open_source(tiles.iloc[0]) as source:
+        assert read_tile(source, tiles.iloc[0].to_dict()).shape == (40, 40, 3)
+    with pytest.raises(MppError, match="never enlarged"):
+        tile_images(folder, spec=ImageSpec(image_mpp=1.0, mpp=0.5))
 
 
 def test_an_image_without_a_group(folder):

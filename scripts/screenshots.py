@@ -4,7 +4,8 @@
 annotators and `docs/img/studio.png` the mask studio, over slides that are spoilt here;
 `docs/img/operations.png` the operations page and `docs/img/rack.png` the rack panel after a morning
 that is played here: a rack with spoilt slides and faults, two files that are refused;
-`docs/img/notebook.png` a notebook in JupyterLab, the last one executed, else the first one of
+`docs/img/evaluation.png` and `docs/img/gradcam.png` what the model in production is worth and where it
+looks; `docs/img/notebook.png` a notebook in JupyterLab, the last one executed, else the first one of
 `notebooks/`.
 """
 
@@ -25,8 +26,11 @@ from time import monotonic, sleep
 import nbformat
 from playwright.sync_api import Browser, sync_playwright
 
+from histo_nb.balancing.dataset import open_dataset
 from histo_nb.home import Home, open_home
 from histo_nb.masking.masks import mask_slides
+from histo_nb.model.bundle import open_bundle
+from histo_nb.model.registry import production_model
 from histo_nb.running.demo import home_with_results
 from histo_nb.running.serve import serve_dashboards
 from histo_nb.scanning.console import scan_rack
@@ -38,6 +42,8 @@ from histo_nb.scanning.virtual.scanner import write_scan
 from histo_nb.tiling.grid import TileSpec, tile_slides
 from histo_nb.tiling.labels import label_slides
 from histo_nb.tiling.table import file_tiles
+from histo_nb.training.look import look_at
+from histo_nb.widgets.training_figures import show_evaluation, show_gradcam
 
 ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "docs" / "img"
@@ -76,6 +82,19 @@ def picture_review(browser: Browser, home: Home) -> Path:
         page.screenshot(path=PICTURES / "review.png")
         page.close()
     return PICTURES / "review.png"
+
+
+def pictures_evaluation(home: Home) -> list[Path]:
+    """Write the page of figures of the model in production, and where it looks."""
+    bundle = open_bundle(production_model(home))
+    dataset = open_dataset(home.datasets / bundle.card.dataset_id)
+    pages = {
+        "evaluation.png": show_evaluation(bundle.gate or {}),
+        "gradcam.png": show_gradcam(*look_at(bundle, dataset, n=4)),
+    }
+    for name, axes in pages.items():
+        axes.flat[0].figure.savefig(PICTURES / name, dpi=90)
+    return [PICTURES / name for name in pages]
 
 
 def fill_masked(home: Home) -> None:
@@ -262,6 +281,7 @@ def main() -> None:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
         print(picture_review(browser, home))
+        print(*pictures_evaluation(home), sep="\n")
         notebook = find_notebook(home)
         if notebook is None:
             print("screenshots: no notebook yet, no picture of one", file=sys.stderr)

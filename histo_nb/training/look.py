@@ -10,7 +10,7 @@ from histo_nb.model.gradcam import gradcam
 
 
 def look_at(
-    bundle: Bundle, dataset: Dataset, *, n: int = 6, among: int = 96
+    bundle: Bundle, dataset: Dataset, *, n: int = 8, among: int = 96
 ) -> tuple[list[np.ndarray], np.ndarray, list[str]]:
     """Return up to `n` tiles of the test part, right answers first, then wrong ones.
 

@@ -4,9 +4,9 @@
 annotators and `docs/img/studio.png` the mask studio, over slides that are spoilt here;
 `docs/img/operations.png` the operations page and `docs/img/rack.png` the rack panel after a morning
 that is played here: a rack with spoilt slides and faults, two files that are refused;
-`docs/img/evaluation.png` and `docs/img/gradcam.png` what the model in production is worth and where it
-looks; `docs/img/notebook.png` a notebook in JupyterLab, the last one executed, else the first one of
-`notebooks/`.
+`docs/img/evaluation.png` and `docs/img/gradcam.png` what the model in production is worth and
+where it looks; `docs/img/notebook.png` a notebook in JupyterLab, the last one executed, else the
+first one of `notebooks/`.
 """
 
 import os

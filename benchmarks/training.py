@@ -30,6 +30,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from histo_nb.balancing.balance import BalanceSpec
 from histo_nb.balancing.dataset import Dataset, StoreSpec, make_dataset
+from histo_nb.balancing.pixels import LivePixels, Pixels
 from histo_nb.balancing.transforms import evaluation_transform
 from histo_nb.home import open_home
 from histo_nb.inference.pipeline import make_predictions
@@ -190,11 +191,10 @@ def measure_speed(arguments: argparse.Namespace) -> None:
     for name, values in rates.items():
         print(f"{name}: {np.median(values):.2f} images/s ({np.round(values, 2)})")
     print(f"fastai ÷ bare: {np.median(rates['fastai']) / np.median(rates['bare PyTorch']):.3f}")
-    live = make_dataset(tiles, open_home(), store=replace(store, stored=False),
-                        balance=BalanceSpec(balance=False))  # fmt: skip
-    numbers = live.indices("train")
-    print(f"a tile of {live.pixels.shape[1]} px, ms: store {time_reads(dataset, numbers):.2f}, "
-          f"live PNG {time_reads(live, numbers):.2f}, "
+    numbers = dataset.indices("train")
+    live = LivePixels(dataset.rows)
+    print(f"a tile of {live.shape[1]} px, ms: store {time_reads(dataset.pixels, numbers):.2f}, "
+          f"live, PNG of 1024 px {time_reads(live, numbers):.2f}, "
           f"folder of JPEGs {time_jpegs(dataset, numbers, folder):.2f}")  # fmt: skip
 
 
@@ -218,9 +218,7 @@ def run_fastai(dataset: Dataset, spec: TrainSpec) -> float:
     learner.keep_best.after_epoch = lambda: None
     learner.create_opt()
     started = time.perf_counter()
-    for _ in range(1):
-        learner.epoch = 0
-        learner.fit(1, lr=1e-3)
+    learner.fit(1, lr=1e-3)
     n = len(learner.dls.train) * learner.dls.train.bs
     print(f"  waiting for tiles {journal._waited / journal._trained:.1%}", flush=True)
     return n / (time.perf_counter() - started)
@@ -256,12 +254,12 @@ def network_of(dataset: Dataset, spec: TrainSpec) -> torch.nn.Module:
     return network.to(memory_format=torch.channels_last)
 
 
-def time_reads(dataset: Dataset, numbers: np.ndarray) -> float:
+def time_reads(pixels: Pixels, numbers: np.ndarray) -> float:
     """Return milliseconds a tile, read in random order."""
     order = np.random.default_rng(0).permutation(numbers)
     started = time.perf_counter()
     for number in order:
-        dataset.pixels[int(number)].sum()
+        pixels[int(number)].sum()
     return 1000 * (time.perf_counter() - started) / len(order)
 
 

@@ -70,6 +70,13 @@ def test_a_model_without_a_passed_gate_serves_by_a_persons_word_only(home, gate,
     assert production_entry(home)["gate_passed"] is False
 
 
+def test_what_a_kill_left_is_swept(home, models):
+    left = home.models / ".0123456789ab-production.json"
+    left.write_text("{")
+    promote(home, models[0], reason="first")
+    assert not left.exists()
+
+
 def test_a_passed_that_is_not_true_is_no_pass(home):
     model_id = put_model(home, gate="yes")
     with pytest.raises(GateFailed):
@@ -132,6 +139,18 @@ def test_going_back_twice_goes_back_two_models(home, models):
     assert rollback(home, reason="not mended").name == a
     assert served(home) == [a, b, c, c, b, a, c, a]
     assert "model rolled back" in set(home.catalog.events().what)
+
+
+def test_going_back_to_a_return_does_not_lead_to_what_was_returned_from(home, models):
+    a, b, c = models
+    d = put_model(home, seed=3)
+    for model_id in models:
+        promote(home, model_id, reason=model_id)
+    rollback(home, reason="c is bad")
+    promote(home, d, reason="mended")
+    assert rollback(home, reason="not mended").name == b
+    assert rollback(home, reason="b is bad too").name == a
+    assert served(home) == [a, b, c, b, d, b, a]
 
 
 def test_going_back_skips_no_damaged_model_and_needs_one(home, models):

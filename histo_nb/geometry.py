@@ -8,14 +8,16 @@ import math
 import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import cv2
 import numpy as np
 
 from histo_nb.errors import MppError, SpecError
 
-ReadPath = Literal["level0", "pyramid"]
+ReadPath = Literal["level0", "level0/2", "level0/4", "pyramid", "pyramid/2", "pyramid/4"]
+READ_PATHS: tuple[str, ...] = get_args(ReadPath)
+DCT_SCALES = (8, 4, 2, 1)  # pixels of a side that a JPEG decoder can make one
 
 FINEST_MPP = 0.05  # µm/px; a pixel below the diffraction limit of light cannot be a scan
 COARSEST_MPP = 10.0  # µm/px; libvips writes 1000 where no resolution was set, macro images ~25
@@ -37,7 +39,7 @@ class ReadPlan:
     size_l0: int  # px at level 0 that the tile covers
     effective_mpp: float  # µm/px that tile_size px over size_l0 px really give
     level: int
-    read_size: int  # px at level
+    read_size: int  # px as decoded: at level, or fewer where JPEG is decoded at a scale
 
 
 def plan_read(
@@ -51,17 +53,26 @@ def plan_read(
     """Plan how tiles of `tile_size` px at `mpp` µm/px are read from a slide.
 
     `"level0"` reads the scan itself; `"pyramid"` the coarsest level that is still finer than
-    asked, which is quicker but has been resampled twice.
+    asked, which is quicker but has been resampled twice. `"level0/4"` reads the scan, but decodes
+    its JPEG at the smallest scale that still gives a quarter of `tile_size`; `"pyramid/4"` reads
+    the coarsest level that does, and which is not finer than twice that. The network sees fewer
+    pixels then: it must have been trained so.
 
     Raises
     ------
     MppError
-        `mpp` is finer than the slide: tiles are never upsampled.
+        `mpp` is finer than the slide: tiles are never upsampled. Or the slide has no level that
+        is coarse enough for the read path.
 
     >>> plan_read(mpp=0.5, tile_size=512, slide_mpp=0.25, level_downsamples=[1, 2]).size_l0
     1024
+    >>> plan_read(
+    ...     mpp=0.5, tile_size=512, slide_mpp=0.25, level_downsamples=[1, 4], read_path="level0/2"
+    ... ).read_size
+    256
     """
     check_positive(mpp=mpp, tile_size=tile_size, slide_mpp=slide_mpp)
+    base, divisor = split_read_path(read_path)
     downsample = mpp / slide_mpp
     if downsample < 1 - MPP_TOLERANCE:
         raise MppError(
@@ -70,19 +81,13 @@ def plan_read(
     size_l0 = max(round(tile_size * downsample), 1)
     if abs(downsample - 1) <= MPP_TOLERANCE:
         size_l0 = tile_size
-    level = 0
-    if read_path == "pyramid":
-        fitting = [
-            i
-            for i, d in enumerate(level_downsamples)
-            if d <= size_l0 / tile_size * (1 + LEVEL_TOLERANCE)
-        ]
-        level = max(fitting, key=lambda i: level_downsamples[i])
-    elif read_path != "level0":
-        raise SpecError(f"read_path={read_path!r} is unknown; choose 'level0' or 'pyramid'")
-    read_size = max(round(size_l0 / level_downsamples[level]), 1)
-    if level:
-        read_size = max(read_size, tile_size)
+    least = max(tile_size // divisor, 1)  # px that must be read
+    level, read_size = 0, size_l0
+    if base == "pyramid":
+        level = _find_level(size_l0 / least, level_downsamples, read_path)
+        read_size = max(round(size_l0 / level_downsamples[level]), least if level else 1)
+    elif divisor > 1:
+        read_size = size_l0 // next(scale for scale in DCT_SCALES if size_l0 // scale >= least)
     return ReadPlan(
         mpp=mpp,
         tile_size=tile_size,
@@ -91,6 +96,34 @@ def plan_read(
         level=level,
         read_size=read_size,
     )
+
+
+def split_read_path(read_path: str) -> tuple[str, int]:
+    """Return where a read path reads, and by how much less than asked.
+
+    >>> split_read_path("pyramid/4")
+    ('pyramid', 4)
+    """
+    if read_path not in READ_PATHS:
+        raise SpecError(
+            f"read_path={read_path!r} is unknown; choose one of {', '.join(map(repr, READ_PATHS))}"
+        )
+    base, _, divisor = read_path.partition("/")
+    return base, int(divisor or 1)
+
+
+def _find_level(coarsest: float, level_downsamples: Sequence[float], read_path: str) -> int:
+    """Return the coarsest level that is not coarser than a downsample."""
+    limit = coarsest * (1 + LEVEL_TOLERANCE)
+    fitting = [i for i, d in enumerate(level_downsamples) if d <= limit]
+    level = max(fitting, key=lambda i: level_downsamples[i])
+    if read_path != "pyramid" and level_downsamples[level] < coarsest / 2 * (1 - LEVEL_TOLERANCE):
+        raise MppError(
+            f"read_path={read_path!r} needs a level of downsample {coarsest / 2:g} to "
+            f"{coarsest:g}, but the slide has {', '.join(f'{d:g}' for d in level_downsamples)}; "
+            "take a model that reads level0, which every slide has"
+        )
+    return level
 
 
 def plan_grid(

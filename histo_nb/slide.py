@@ -4,6 +4,8 @@ Label and macro images carry names; nothing here reads them.
 """
 
 import math
+import os
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -14,10 +16,20 @@ import numpy as np
 import openslide
 
 from histo_nb.errors import MppError, SlideError
-from histo_nb.geometry import MPP_TOLERANCE, check_positive, check_slide_mpp
+from histo_nb.geometry import (
+    DCT_SCALES,
+    MPP_TOLERANCE,
+    check_positive,
+    check_slide_mpp,
+    split_read_path,
+)
+from histo_nb.stored import StoredTiles, open_stored
 
 MAX_THUMBNAIL_PX = 64_000_000  # more is no overview, and hostile files ask for it
-BLOCK_PX = 16_000_000  # px decoded at once for a thumbnail: 64 MB of RGBA
+BLOCK_PX = 32_000_000  # px decoded at once for a thumbnail: 128 MB of RGBA
+N_PROBES = 4  # places where a level's stored tiles are compared with what OpenSlide reads
+PROBE_PX = 128  # side of such a place; in its middle four stored tiles meet
+MAX_DIFFERENCE = 1  # grey value; decoders round differently
 
 
 class Slide:
@@ -52,6 +64,9 @@ class Slide:
                 f"{self.path.name} does not open as a slide ({error}); scan or copy it again"
             ) from error
         self._given_mpp = slide_mpp
+        self._file: int | None = None
+        self._stored: dict[int, StoredTiles | None] = {}
+        self._proving = threading.Lock()
 
     def __enter__(self) -> "Slide":
         return self
@@ -67,6 +82,10 @@ class Slide:
     def close(self) -> None:
         """Give the file handle back."""
         self._handle.close()
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+            self._stored = {}
 
     @property
     def size(self) -> tuple[int, int]:
@@ -161,10 +180,67 @@ class Slide:
         (size, size, 3) uint8 RGB.
         """
         read_size = int(row["read_size"])
-        tile = self.read_region(
-            row["x"], row["y"], level=int(row["level"]), size=(read_size, read_size)
-        )
+        scale = decode_scale(row)
+        if scale == 1:
+            tile = self.read_region(
+                row["x"], row["y"], level=int(row["level"]), size=(read_size, read_size)
+            )
+        else:
+            x, y = int(row["x"]) // scale, int(row["y"]) // scale
+            tile = self.need_stored(row["read_path"]).read(
+                x, y, size=(read_size, read_size), scale=scale
+            )
         return shrink(tile, size)
+
+    def stored(self, level: int) -> StoredTiles | None:
+        """Return the stored tiles of a level, if they are JPEG and decode to OpenSlide's pixels.
+
+        Proved on places of this very slide, the fullest ones, within one grey value. A level is
+        proved once while the slide is open. None: read it with `read_region`.
+        """
+        with self._proving:
+            if not self._stored:
+                self._file = os.open(self.path, os.O_RDONLY)
+                levels = enumerate(open_stored(self.path, self._file, self.level_sizes))
+                same = {n: tiles for n, tiles in levels if self._is_same(n, tiles)}
+                self._stored = {**same, -1: None}  # looked at, whatever was found
+            return self._stored.get(level)
+
+    def need_stored(self, read_path: str) -> StoredTiles:
+        """Return the stored tiles of level 0, for a read path that decodes them at a scale.
+
+        Raises
+        ------
+        SlideError
+            They are not JPEG, or not what OpenSlide reads.
+        """
+        stored = self.stored(0)
+        if stored is None:
+            raise SlideError(
+                f"{self.path.name} is not stored as JPEG tiles that can be decoded at a scale, as "
+                f"read_path={read_path!r} asks; take a model that reads level0"
+            )
+        return stored
+
+    def _is_same(self, level: int, tiles: StoredTiles) -> bool:
+        """Say whether stored tiles decode to what OpenSlide reads, at the fullest places."""
+        downsample = self.level_downsamples[level]
+        if downsample != round(downsample):  # OpenSlide blends neighbouring pixels then
+            return False
+        side, numbers = PROBE_PX // 2, np.argsort(-tiles.counts, kind="stable")[:N_PROBES]
+        for number in numbers.tolist():
+            x = max(number % tiles.columns * tiles.tile[0] - side, 0)
+            y = max(number // tiles.columns * tiles.tile[1] - side, 0)
+            at = (x * round(downsample), y * round(downsample))
+            size = min(PROBE_PX, tiles.size[0] - x), min(PROBE_PX, tiles.size[1] - y)
+            try:
+                expected = self.read_region(*at, level=level, size=size).astype(np.int16)
+                found = tiles.read(x, y, size=size)
+            except SlideError:
+                return False
+            if np.abs(expected - found).max() > MAX_DIFFERENCE:
+                return False
+        return True
 
     def thumbnail(self, *, mpp: float) -> tuple[np.ndarray, float]:
         """Return the whole slide at `mpp` and its downsample relative to level 0.
@@ -186,14 +262,23 @@ class Slide:
             )
         level = self._handle.get_best_level_for_downsample(downsample * 1.001)
         shrinking = downsample / self.level_downsamples[level]
-        columns = max(round(width * shrinking), 1)
-        rows_at_once = max(int(BLOCK_PX / columns / shrinking), 1)
+        stored = self.stored(level)
+        scale = next(s for s in DCT_SCALES if s == 1 or s <= shrinking / 3) if stored else 1
+        shrinking /= scale
+        columns, rows_at_once = (
+            _whole_pixels(n, shrinking)
+            for n in (width, min(height, max(int(BLOCK_PX / width / shrinking**2), 1)))
+        )
         thumbnail = np.empty((height, width, 3), np.uint8)
         for top in range(0, height, rows_at_once):
+            size = (round(columns * shrinking), round(rows_at_once * shrinking))
+            if stored:
+                block = stored.read(0, round(top * shrinking), size=size, scale=scale)
+            else:
+                block = self.read_region(0, round(top * downsample), level=level, size=size)
+            band = cv2.resize(block, (columns, rows_at_once), interpolation=cv2.INTER_AREA)
             n = min(rows_at_once, height - top)
-            size = (columns, max(round(n * shrinking), 1))
-            block = self.read_region(0, round(top * downsample), level=level, size=size)
-            cv2.resize(block, (width, n), thumbnail[top : top + n], interpolation=cv2.INTER_AREA)
+            thumbnail[top : top + n] = band[:n, :width]
         return thumbnail, downsample
 
     def _number(self, name: str) -> float | None:
@@ -201,6 +286,24 @@ class Slide:
             return float(self._handle.properties[name])
         except (KeyError, ValueError):
             return None
+
+
+def _whole_pixels(n: int, shrinking: float) -> int:
+    """Return the number from `n` on, not far, that is nearest to whole pixels when enlarged.
+
+    Else what is shrunk from so many pixels to `n` would be stretched a little, by more than a
+    pixel of level 0.
+    """
+    numbers = np.arange(n, n + 100)
+    enlarged = numbers * shrinking
+    return int(numbers[np.abs(enlarged - enlarged.round()).argmin()])
+
+
+def decode_scale(row: Mapping[Any, Any]) -> int:
+    """Return how many pixels of a side the read path of a tile row makes one while decoding."""
+    base, divisor = split_read_path(row["read_path"])
+    scaled = base == "level0" and divisor > 1
+    return round(int(row["size_l0"]) / int(row["read_size"])) if scaled else 1
 
 
 def shrink(image: np.ndarray, size: int) -> np.ndarray:

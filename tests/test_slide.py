@@ -67,7 +67,7 @@ def test_a_tile_is_read_from_its_row(tiff, read_path):
             level_downsamples=slide.level_downsamples,
             read_path=read_path,
         )
-        tile = slide.read_tile({"x": 130, "y": 40, **vars(plan)}, size=32)
+        tile = slide.read_tile({"x": 130, "y": 40, "read_path": read_path, **vars(plan)}, size=32)
     expected = cv2.resize(SMOOTH[40:168, 130:258], (32, 32), interpolation=cv2.INTER_AREA)
     assert np.abs(tile.astype(int) - expected).max() <= 2
 

@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from histo_nb.errors import DatasetError, SlideError
 from histo_nb.files import check_free_space, hash_content, locked, storage_errors, sync
+from histo_nb.geometry import split_read_path
 from histo_nb.image import ImageFile, open_source
 from histo_nb.slide import Slide, shrink
 
@@ -24,13 +25,14 @@ OPEN_SLIDES = 16  # kept open while tiles are read straight from them
 ADDRESS = ("slide_id", "x", "y", "size_l0", "level", "read_size", "tile_size", "read_path", "angle")
 
 
-def store_size(tile_size: int) -> int:
+def store_size(tile_size: int, read_path: str = "level0") -> int:
     """Return the side in px at which a tile of `tile_size` px is kept and handed on.
 
     Training, validation, gate and analysis all see a tile through this size: it is part of the
     read path.
     """
-    return min(tile_size, MAX_STORE_SIZE)
+    divisor = 1 if read_path == "image" else split_read_path(read_path)[1]
+    return min(tile_size // divisor, MAX_STORE_SIZE)
 
 
 def read_tile(source: Slide | ImageFile, row: Mapping[Any, Any]) -> np.ndarray:
@@ -41,9 +43,9 @@ def read_tile(source: Slide | ImageFile, row: Mapping[Any, Any]) -> np.ndarray:
 
     Returns
     -------
-    (S, S, 3) uint8 RGB with S = `store_size(tile_size)`.
+    (S, S, 3) uint8 RGB with S = `store_size` of the row.
     """
-    size = store_size(int(row["tile_size"]))
+    size = store_size(int(row["tile_size"]), row["read_path"])
     angle = float(row.get("angle", 0.0))
     if angle % 90 == 0:
         return turn(source.read_tile(row, size=size), angle, flip=row.get("flip", False))
@@ -63,6 +65,7 @@ def _read_rotated(
     wide = dict(row)
     wide["x"], wide["y"] = int(row["x"]) - margin, int(row["y"]) - margin
     growth = (int(row["size_l0"]) + 2 * margin) / int(row["size_l0"])
+    wide["size_l0"] = int(row["size_l0"]) + 2 * margin
     wide["read_size"] = round(int(row["read_size"]) * growth)
     region = source.read_tile(wide, size=wide["read_size"])
     centre, extent = (wide["read_size"] - 1) / 2, int(row["read_size"])
@@ -117,7 +120,7 @@ class LivePixels:
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """(N, S, S, 3)."""
-        size = store_size(int(self._rows[0]["tile_size"]))
+        size = store_size(int(self._rows[0]["tile_size"]), self._rows[0]["read_path"])
         return len(self._rows), size, size, 3
 
     def __len__(self) -> int:
@@ -186,7 +189,7 @@ def _is_whole(path: Path, n: int) -> bool:
 
 def _decode(rows: pd.DataFrame, path: Path) -> None:
     part, marks = path.with_suffix(".part.npy"), path.with_suffix(".done")
-    size = store_size(int(rows.tile_size.iloc[0]))
+    size = store_size(int(rows.tile_size.iloc[0]), rows.read_path.iloc[0])
     shape = (len(rows), size, size, 3)
     pixels, done = _open_part(part, marks, shape)
     todo = rows[done == 0]

@@ -32,6 +32,7 @@ def smooth_slide(tmp_path_factory):
 
 def row(**changes):
     return {"x": 400, "y": 300, "size_l0": 256, "level": 0, "read_size": 256, "tile_size": 256,
+            "read_path": "level0",
             "angle": 0.0, "flip": False, **changes}  # fmt: skip
 
 

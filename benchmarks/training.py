@@ -33,7 +33,7 @@ from histo_nb.balancing.dataset import Dataset, StoreSpec, make_dataset
 from histo_nb.balancing.pixels import LivePixels, Pixels
 from histo_nb.balancing.transforms import evaluation_transform
 from histo_nb.home import open_home
-from histo_nb.inference.pipeline import make_predictions
+from histo_nb.inference.answer import make_predictions
 from histo_nb.model.network import make_network
 from histo_nb.tiling.images import tile_images
 from histo_nb.training import recipe as recipes

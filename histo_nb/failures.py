@@ -24,7 +24,7 @@ def over_slides(
     """
     made, failures = [], []
     rows: Iterable[dict[Any, Any]] = slides.to_dict("records")
-    for row in tqdm(list(rows), desc=step, unit="slide"):
+    for row in tqdm(list(rows), desc=step, unit="slide", disable=len(slides) < 2):
         try:
             made.append(work(row))
         except SlideError as error:

@@ -39,6 +39,7 @@ class ReadPlan:
     size_l0: int  # px at level 0 that the tile covers
     effective_mpp: float  # µm/px that tile_size px over size_l0 px really give
     level: int
+    step: int  # level-0 px that tiles should be moved to multiples of; 1 = they may lie anywhere
     read_size: int  # px as decoded: at level, or fewer where JPEG is decoded at a scale
 
 
@@ -82,29 +83,33 @@ def plan_read(
     if abs(downsample - 1) <= MPP_TOLERANCE:
         size_l0 = tile_size
     least = max(tile_size // divisor, 1)  # px that must be read
-    level, read_size = 0, size_l0
+    level, read_size, step = 0, size_l0, 1
     if base == "pyramid":
         level = _find_level(size_l0 / least, level_downsamples, read_path)
         read_size = max(round(size_l0 / level_downsamples[level]), least if level else 1)
+        # between its pixels OpenSlide blends neighbours; of uneven levels there is no helping it
+        step = int(level_downsamples[level]) if level_downsamples[level] % 1 == 0 else 1
     elif divisor > 1:
-        read_size = size_l0 // next(scale for scale in DCT_SCALES if size_l0 // scale >= least)
+        step = next(scale for scale in DCT_SCALES if size_l0 // scale >= least)
+        read_size = size_l0 // step
     return ReadPlan(
         mpp=mpp,
         tile_size=tile_size,
         size_l0=size_l0,
         effective_mpp=slide_mpp * size_l0 / tile_size,
         level=level,
+        step=step,
         read_size=read_size,
     )
 
 
 def split_read_path(read_path: str) -> tuple[str, int]:
-    """Return where a read path reads, and by how much less than asked.
+    """Return where a read path reads, and by how much less than asked; "image" reads all.
 
     >>> split_read_path("pyramid/4")
     ('pyramid', 4)
     """
-    if read_path not in READ_PATHS:
+    if read_path not in (*READ_PATHS, "image"):
         raise SpecError(
             f"read_path={read_path!r} is unknown; choose one of {', '.join(map(repr, READ_PATHS))}"
         )

@@ -95,21 +95,20 @@ class StoredTiles:
         height = self.tile[1] // scale
 
         def fill(row: int) -> None:
-            here = row * height
-            y0, y1 = max(y, here), min(low, here + height)
-            self._fill_row(region[y0 - y : y1 - y], row, x, right, y0 - here, scale)
+            top = max(y, row * height)
+            strip = region[top - y : min(low, (row + 1) * height) - y, : right - x]
+            self._fill(strip, row, x, skip=top - row * height, scale=scale)
 
         rows = range(max(y, 0) // height, max(-(-low // height), 0))
         with ThreadPoolExecutor(N_THREADS if len(rows) > MANY_ROWS else 1) as pool:
             list(pool.map(fill, rows))
         return region
 
-    def _fill_row(
-        self, strip: np.ndarray, row: int, x: int, right: int, skip: int, scale: int
-    ) -> None:
-        """Fill a strip that begins at px `x` from one row of stored tiles, `skip` px below its top."""
+    def _fill(self, strip: np.ndarray, row: int, x: int, *, skip: int, scale: int) -> None:
+        """Fill a strip that begins at px `x`, and `skip` px below the top of a row of tiles."""
         width, height = self.tile[0] // scale, self.tile[1] // scale
         out = np.empty((height, width, 3), np.uint8)
+        right = x + strip.shape[1]
         for column in range(max(x, 0) // width, max(-(-right // width), 0)):
             self.decode(row * self.columns + column, out, scale=scale)
             here = column * width

@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 
 from histo_nb.home import Home
-from histo_nb.inference.verdict import SlideRule
+from histo_nb.inference.rule import SlideRule
 from histo_nb.model.bundle import write_bundle
 from histo_nb.model.card import Card
 from histo_nb.model.network import HistoNet33

@@ -15,7 +15,7 @@ from histo_nb.export.geojson import write_label_geojson
 from histo_nb.home import open_home
 from histo_nb.inference.pipeline import analyse_slides
 from histo_nb.inference.result import find_result, read_result
-from histo_nb.inference.runtime import Runtime
+from histo_nb.inference.runtime import classify_tiles, open_runtime
 from histo_nb.masking.masks import mask_path, read_mask
 from histo_nb.model.bundle import open_bundle, read_gate
 from histo_nb.model.card import read_card
@@ -117,7 +117,8 @@ def test_analysis_gives_what_validation_gave_for_the_same_tiles(ran):
     home, _ = ran
     bundle, dataset = open_bundle(production_model(home)), find_dataset(home)
     test = dataset.rows[(dataset.rows.split == "test")]
-    from_store = Runtime(bundle).classify(np.stack([dataset.pixels[i] for i in test.index]))
+    runtime = open_runtime(bundle.folder)
+    from_store = np.array(list(classify_tiles(runtime, (dataset.pixels[i] for i in test.index))))
     for slide_id in test.slide_id.unique():
         predictions = read_result(find_result(home, slide_id)).predictions.set_index("tile_id")
         mine = (test.slide_id == slide_id).to_numpy()

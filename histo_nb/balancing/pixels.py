@@ -2,9 +2,9 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,6 +18,7 @@ from histo_nb.files import check_free_space, hash_content, locked, storage_error
 from histo_nb.geometry import split_read_path
 from histo_nb.image import ImageFile, open_source
 from histo_nb.slide import Slide, shrink
+from histo_nb.tiling.reader import read_tiles
 
 MAX_STORE_SIZE = 512  # px; the smallest training crop of 30 % and 3:4 still has 243 px a side
 OPEN_SLIDES = 16  # kept open while tiles are read straight from them
@@ -31,8 +32,7 @@ def store_size(tile_size: int, read_path: str = "level0") -> int:
     Training, validation, gate and analysis all see a tile through this size: it is part of the
     read path.
     """
-    divisor = 1 if read_path == "image" else split_read_path(read_path)[1]
-    return min(tile_size // divisor, MAX_STORE_SIZE)
+    return min(tile_size // split_read_path(read_path)[1], MAX_STORE_SIZE)
 
 
 def read_tile(source: Slide | ImageFile, row: Mapping[Any, Any]) -> np.ndarray:
@@ -196,9 +196,9 @@ def _decode(rows: pd.DataFrame, path: Path) -> None:
     tqdm.write(
         f"decoding {len(todo)} of {len(rows)} tiles into a store of {math.prod(shape) / 1e9:.2f} GB"
     )
-    with tqdm(total=len(todo), desc="decoding", unit="tile") as bar, ThreadPoolExecutor() as pool:
+    with tqdm(total=len(todo), desc="decoding", unit="tile") as bar:
         for _, tiles in todo.groupby("slide_path", sort=False):
-            for numbers, read in _read_slide(tiles, pool):
+            for numbers, read in _batched(tiles, size):
                 pixels[numbers] = read
                 bar.update(len(numbers))
                 pixels.flush()  # the pixels first, then the mark: a mark never lies
@@ -221,14 +221,20 @@ def _open_part(
     return pixels, np.memmap(marks, np.uint8, "r+")
 
 
-def _read_slide(
-    tiles: pd.DataFrame, pool: ThreadPoolExecutor, *, at_once: int = 64
+def _batched(
+    tiles: pd.DataFrame, size: int, *, at_once: int = 64
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    with open_source(tiles.iloc[0].to_dict()) as source:
-        for start in range(0, len(tiles), at_once):
-            part = tiles.iloc[start : start + at_once]
-            read = pool.map(lambda row: read_tile(source, row), part.to_dict("records"))
-            yield part.index.to_numpy(), np.stack(list(read))
+    """Yield index and (n, S, S, 3) pixels of the tiles of one slide or image, some at a time."""
+    answers = read_tiles(tiles, read_tile, size=size)
+    while some := list(islice(answers, at_once)):
+        read = [_need(pixels) for _, pixels in some]
+        yield tiles.index.to_numpy()[[number for number, _ in some]], np.stack(read)
+
+
+def _need(pixels: Any) -> np.ndarray:
+    if isinstance(pixels, SlideError):
+        raise pixels
+    return np.asarray(pixels)
 
 
 def open_pixels(rows: pd.DataFrame, folder: Path) -> StoredPixels:

@@ -1,8 +1,16 @@
-"""The analysis of slides: mask, tile, read and classify at once, regions, verdict, result."""
+"""The analysis of slides: mask, tile, read and classify at once, answer; slide after slide.
+
+One stream of tiles runs through one network. While a slide is read, the next one is masked and
+cut; while a slide's last tiles are classified, the next one's are read. Each answer is kept in the
+slide's journal, so that a killed analysis goes on where it was.
+"""
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,21 +19,49 @@ from tqdm.auto import tqdm
 from histo_nb.balancing.pixels import read_tile
 from histo_nb.errors import SlideError
 from histo_nb.failures import FAILURE_COLUMNS
+from histo_nb.geometry import check_positive
 from histo_nb.home import Home
-from histo_nb.inference.regions import find_regions
-from histo_nb.inference.result import SlideResult, write_result
-from histo_nb.inference.runtime import Runtime
-from histo_nb.inference.verdict import SlideRule, judge_slide
+from histo_nb.inference.answer import Judge
+from histo_nb.inference.journal import AT_ONCE, Journal
+from histo_nb.inference.reference import Reference, read_reference
+from histo_nb.inference.result import result_folder, write_result
+from histo_nb.inference.runtime import (
+    Answers,
+    Runtime,
+    check_asked,
+    open_runtime,
+    prepare,
+    probabilities,
+)
+from histo_nb.inference.stain import tile_colour
+from histo_nb.inference.trust import scanner_of
 from histo_nb.masking.masks import mask_path, mask_slides
+from histo_nb.masking.quality import tile_sharpness
 from histo_nb.masking.tissue import MaskSpec
-from histo_nb.model.bundle import open_bundle
-from histo_nb.model.card import check_tiles, slide_tiling
+from histo_nb.model.card import Card, check_tiles, read_card, slide_tiling
+from histo_nb.model.prepared import REFERENCE, check_file, read_prepared
 from histo_nb.model.registry import production_model
-from histo_nb.tables import PREDICTIONS, check_table
+from histo_nb.model.seal import CARD, read_gate
+from histo_nb.slide import Slide
 from histo_nb.tiling.grid import TileSpec, tile_slides
 from histo_nb.tiling.reader import read_tiles
 
+PLACE = ("x", "y", "size_l0", "level", "read_size", "tile_size", "read_path")
 MAX_UNREADABLE = 0.1  # share of a slide's tiles; above it there is no answer for the slide
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnalysisSpec:
+    """How slides are analysed; what the model decides stands in its card."""
+
+    min_tissue: float = 0.5  # share of a tile that must be tissue
+    runtime: str = "auto"  # "torch", "openvino"
+    precision: str = "auto"  # "fp32", "bf16", "fp16", "int8"
+    n_threads: int = 0  # that read, and that classify; 0 = all cores
+
+    def __post_init__(self) -> None:
+        check_asked(self.runtime, self.precision)
+        check_positive(n_threads=self.n_threads + 1)
 
 
 def analyse_slides(
@@ -34,7 +70,7 @@ def analyse_slides(
     *,
     tiles: pd.DataFrame | None = None,
     mask: MaskSpec | None = None,
-    min_tissue: float = 0.5,
+    spec: AnalysisSpec | None = None,
 ) -> tuple[list[Path], pd.DataFrame]:
     """Analyse the named slides (all if none is named) with the model in production.
 
@@ -49,120 +85,255 @@ def analyse_slides(
     Raises
     ------
     BundleError
-        No model is in production, its files are damaged, or the given tiles differ from its card.
+        No model is in production, its files are damaged, the given tiles differ from its card, or
+        the asked runtime did not pass.
     """
-    runtime_bundle = open_bundle(production_model(home))
-    spec = TileSpec(min_tissue=min_tissue, **slide_tiling(runtime_bundle.card))
-    runtime = Runtime(runtime_bundle)
-    slides = home.catalog.slides(slide_ids)
-    wanted = slides.slide_id.tolist()
-    failures: list[pd.DataFrame] = []
-    if tiles is None:
-        unmasked = [name for name in wanted if not mask_path(home, name).is_file()]
-        if unmasked:
-            _, failed = mask_slides(home, unmasked, spec=mask)
-            failures.append(failed)
-        masked = [name for name in wanted if mask_path(home, name).is_file()]
-        if not masked:
-            return [], pd.concat(failures, ignore_index=True)
-        tiles, failed = tile_slides(home, masked, spec=spec)
-        failures.append(
-            failed[~failed.slide_id.isin(pd.concat(failures).slide_id if failures else [])]
-        )
-    check_tiles(tiles, runtime_bundle.card)
-    folders = []
-    for slide_id in wanted:
-        rows = tiles[tiles.slide_id == slide_id]
-        if rows.empty:
-            continue
+    spec = spec or AnalysisSpec()
+    folder = production_model(home)
+    card = read_card(folder / CARD)
+    if tiles is not None:
+        check_tiles(tiles, card)
+    slides = home.catalog.slides(slide_ids).slide_id.tolist()
+    cut = _Cutter(home, card, tiles=tiles, mask=mask, min_tissue=spec.min_tissue)
+    with ThreadPoolExecutor(2) as pool:  # one opens the network, one cuts the next slide
+        opening = pool.submit(_open, folder, spec)
+        cutting = pool.submit(cut, slides[0]) if slides else None
+        analysis = _Analysis(home, *opening.result(), n_threads=spec.n_threads)
+        analysis.run(_prefetch(slides, cut, cutting, pool))
+    return analysis.folders, pd.DataFrame(analysis.failures, columns=FAILURE_COLUMNS)
+
+
+def _open(folder: Path, spec: AnalysisSpec) -> tuple[Runtime, Judge]:
+    runtime = open_runtime(
+        folder,
+        runtime=spec.runtime,
+        precision=spec.precision,
+        n_threads=spec.n_threads or None,
+    )
+    judge = Judge(
+        card=runtime.card,
+        gate=read_gate(folder),
+        reference=_find_reference(folder),
+        runtime=runtime.name,
+    )
+    return runtime, judge
+
+
+def _find_reference(folder: Path) -> Reference | None:
+    prepared = read_prepared(folder)
+    return read_reference(check_file(folder, REFERENCE, prepared)) if prepared else None
+
+
+def _prefetch(
+    slides: list[str], cut: "_Cutter", first: "Future[_Cut] | None", pool: ThreadPoolExecutor
+) -> Iterator["_Cut"]:
+    """Yield the slides cut into tiles; the next one is cut while one is read."""
+    waiting = first
+    for following in [*slides[1:], None]:
+        if waiting is None:
+            return
+        now = waiting.result()
+        waiting = pool.submit(cut, following) if following is not None else None
+        yield now
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """A slide as it goes into the analysis; without tiles, why."""
+
+    slide_id: str
+    tiles: pd.DataFrame
+    scanner: str | None
+    failures: list[dict[Any, Any]]
+
+
+class _Cutter:
+    """Masks a slide unless it has a mask, and cuts it as the card says."""
+
+    def __init__(
+        self, home: Home, card: Card, *, tiles: pd.DataFrame | None, mask: MaskSpec | None,
+        min_tissue: float,
+    ) -> None:  # fmt: skip
+        self._home, self._tiles, self._mask = home, tiles, mask
+        self._spec = TileSpec(min_tissue=min_tissue, **slide_tiling(card))
+
+    def __call__(self, slide_id: str) -> _Cut:
+        tiles, failures = self._cut(slide_id)
+        scanner = None
+        if len(tiles):
+            try:
+                row = tiles.iloc[0]
+                with Slide(row.slide_path, slide_mpp=row.slide_mpp) as slide:
+                    scanner = scanner_of(slide)
+            except SlideError as error:
+                return _Cut(slide_id, tiles.head(0), None, [_failure(slide_id, "reading", error)])
+        return _Cut(slide_id, tiles.reset_index(drop=True), scanner, failures)
+
+    def _cut(self, slide_id: str) -> tuple[pd.DataFrame, list[dict[Any, Any]]]:
+        if self._tiles is not None:
+            return self._tiles[self._tiles.slide_id == slide_id], []
+        if not mask_path(self._home, slide_id).is_file():
+            _, failed = mask_slides(self._home, [slide_id], spec=self._mask, measure=False)
+            if len(failed):
+                return pd.DataFrame(), failed.to_dict("records")
+        tiles, failed = tile_slides(self._home, [slide_id], spec=self._spec)
+        return tiles, failed.to_dict("records")
+
+
+@dataclass
+class _Job:
+    """A slide under way."""
+
+    cut: _Cut
+    journal: Journal
+    bar: Any
+    started: float = field(default_factory=time.perf_counter)
+    seen: dict[int, tuple[np.ndarray, float]] = field(default_factory=dict)  # colour, sharpness
+    waiting: list[tuple[int, Answers]] = field(default_factory=list)  # for the journal
+    failures: list[dict[str, Any]] = field(default_factory=list)
+    n_read: int = 0
+    n_said: int = 0
+    is_read: bool = False
+    failed: bool = False
+
+    @property
+    def is_done(self) -> bool:
+        return self.is_read and self.n_said == self.n_read
+
+
+class _Analysis:
+    """The stream of tiles through the network, and what becomes of the answers."""
+
+    def __init__(self, home: Home, runtime: Runtime, judge: Judge, *, n_threads: int) -> None:
+        self.folders: list[Path] = []
+        self.failures: list[dict[str, Any]] = []
+        self._home, self._runtime, self._judge = home, runtime, judge
+        self._threads = {"n_threads": n_threads} if n_threads else {}
+        self._jobs: list[_Job] = []
+
+    def run(self, cuts: Iterator[_Cut]) -> None:
+        """Analyse slides; an interrupted analysis leaves its journals."""
         try:
-            result, failed = analyse_tiles(rows, runtime, gate=runtime_bundle.gate)
-            folders.append(write_result(result, home, failures=failed))
-        except SlideError as error:
-            failure = {"slide_id": slide_id, "step": "analysis", "error": str(error)}
-            failures.append(pd.DataFrame([failure]))
-    known = pd.concat(failures, ignore_index=True) if failures else None
-    return folders, known if known is not None else pd.DataFrame(columns=FAILURE_COLUMNS)
+            for (job, number), answers in self._runtime.run(self._read(cuts)):
+                job.waiting.append((number, answers))
+                job.n_said += 1
+                job.bar.update()
+                if len(job.waiting) >= AT_ONCE:
+                    self._note(job)
+                self._finish_done()
+            self._finish_done()
+        finally:
+            for job in self._jobs:  # interrupted: what is known is kept
+                self._note(job)
+                job.bar.close()
 
+    def _read(self, cuts: Iterator[_Cut]) -> Iterator[tuple[tuple[_Job, int], np.ndarray]]:
+        for cut in cuts:
+            self.failures += cut.failures
+            if cut.tiles.empty:
+                continue
+            job = self._begin(cut)
+            try:
+                for number, image in self._read_slide(job):
+                    job.n_read += 1
+                    yield (job, number), image
+            except SlideError as error:
+                self.failures.append(_failure(cut.slide_id, "analysis", error))
+                job.failed = True
+            job.is_read = True
 
-def analyse_tiles(
-    tiles: pd.DataFrame, runtime: Runtime, *, gate: dict[str, object] | None
-) -> tuple[SlideResult, pd.DataFrame]:
-    """Classify the tiles of one slide and judge the slide; reading and classifying overlap.
+    def _begin(self, cut: _Cut) -> _Job:
+        card = self._judge.card
+        path = result_folder(self._home, cut.slide_id, card.model_id).with_suffix(".journal")
+        decides = [
+            card.model_id,
+            self._runtime.name,
+            self._judge.reference.limit if self._judge.reference else None,
+            cut.tiles[[*PLACE]].astype(str).to_numpy().tolist(),
+            Path(cut.tiles.slide_path.iloc[0]).stat().st_mtime_ns,
+        ]  # fmt: skip
+        journal = Journal(path, decides, n_tiles=len(cut.tiles), n_classes=len(card.classes))
+        bar = tqdm(
+            total=len(cut.tiles),
+            initial=journal.n_done,
+            desc=f"analysing {cut.slide_id}",
+            unit="tile",
+            leave=False,
+        )
+        job = _Job(cut, journal, bar)
+        self._jobs.append(job)
+        return job
 
-    Returns
-    -------
-    The result, and one row `slide_id, step, error` for each tile that could not be read.
+    def _read_slide(self, job: _Job) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield row number and image of the tiles that have no answer yet."""
+        card, todo = self._judge.card, job.journal.todo
+        if not len(todo):
+            return
+        mpp = float(job.cut.tiles.mpp.iloc[0]) * card.tile_size / card.store_size
 
-    Raises
-    ------
-    SlideError
-        More than a tenth of the tiles could not be read.
-    """
-    started = time.perf_counter()
-    card = runtime.card
-    slide_id = str(tiles.slide_id.iloc[0])
-    read: list[int] = []
-    failures: list[dict[str, str]] = []
+        def finish(tile: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+            image = prepare(tile, card)
+            return image, tile_colour(image), tile_sharpness(tile, mpp=mpp)
 
-    def readable() -> Iterator[np.ndarray]:
-        for number, tile in read_tiles(tiles, read_tile):
-            if isinstance(tile, SlideError):
-                failures.append({"slide_id": slide_id, "step": "reading", "error": str(tile)})
-                _check_readable(failures, tiles)
+        rows = job.cut.tiles.iloc[todo]
+        tiles = read_tiles(rows, read_tile, size=card.store_size, finish=finish, **self._threads)
+        for place, read in tiles:
+            number = int(todo[place])
+            if isinstance(read, SlideError):
+                job.failures.append(_failure(job.cut.slide_id, "reading", read))
+                _check_readable(job)
+                job.bar.update()
             else:
-                read.append(number)
-                yield tile
+                image, *job.seen[number] = read
+                yield number, image
 
-    bar = tqdm(total=len(tiles), desc=f"analysing {slide_id}", unit="tile", leave=False)
-    probabilities = []
-    with bar:
-        for row in runtime.classify_all(readable()):
-            probabilities.append(row)
-            bar.update()
-    predictions = make_predictions(tiles.iloc[read], np.array(probabilities), card.classes)
-    rule = SlideRule.from_card(card.slide_rule)
-    verdict = judge_slide(
-        predictions, classes=card.classes, normal_class=card.normal_class, rule=rule
-    )
-    slide_mpp = float(tiles.slide_mpp.iloc[0])
-    stride = np.diff(np.unique(tiles.x)).min() if tiles.x.nunique() > 1 else tiles.size_l0.iloc[0]
-    cell_mm2 = (min(int(stride), int(tiles.size_l0.iloc[0])) * slide_mpp / 1000) ** 2
-    result = SlideResult(
-        slide_id=slide_id,
-        model_id=card.model_id,
-        classes=card.classes,
-        normal_class=card.normal_class,
-        slide_class=verdict.slide_class,
-        confidence=verdict.confidence,
-        abnormal_fraction=verdict.abnormal_fraction,
-        class_fractions=verdict.class_fractions,
-        rule=rule.describe(card.normal_class),
-        tissue_mm2=float(predictions.tissue.sum() * cell_mm2),
-        gate_passed=bool(gate and gate.get("passed") and not gate.get("lowered")),
-        n_failures=len(failures),
-        seconds=time.perf_counter() - started,
-        predictions=predictions,
-        regions=find_regions(predictions, normal_class=card.normal_class, slide_mpp=slide_mpp),
-    )
-    return result, pd.DataFrame(failures, columns=FAILURE_COLUMNS)
+    def _note(self, job: _Job) -> None:
+        """Write the answers that wait into the journal."""
+        if not job.waiting:
+            return
+        numbers = [number for number, _ in job.waiting]
+        logits = np.concatenate([said.logits for _, said in job.waiting])
+        features = np.concatenate([said.features for _, said in job.waiting])
+        reference = self._judge.reference
+        seen = [job.seen.pop(number) for number in numbers]
+        job.waiting = []
+        job.journal.write(
+            number=np.array(numbers),
+            probabilities=probabilities(logits, self._judge.card),
+            distance=reference.distances(features) if reference else np.full(len(seen), np.nan),
+            colour=np.stack([colour for colour, _ in seen]),
+            sharpness=np.array([sharpness for _, sharpness in seen]),
+        )
 
+    def _finish_done(self) -> None:
+        while self._jobs and self._jobs[0].is_done:
+            job = self._jobs.pop(0)
+            self._note(job)
+            job.bar.close()
+            if not job.failed:
+                self._answer(job)
 
-def make_predictions(
-    tiles: pd.DataFrame, probabilities: np.ndarray, classes: list[str]
-) -> pd.DataFrame:
-    """Return tile rows with `prob_<class>` (0–1) and the `prediction` of the highest one."""
-    columns = pd.DataFrame(
-        probabilities.astype(np.float64), columns=[f"prob_{label}" for label in classes]
-    )
-    best = np.array(classes, dtype=object)[probabilities.argmax(axis=1)]
-    rows = pd.concat([tiles.reset_index(drop=True), columns], axis=1).assign(prediction=best)
-    return check_table(rows, PREDICTIONS)
+    def _answer(self, job: _Job) -> None:
+        result = self._judge.answer(
+            job.cut.tiles,
+            job.journal.records,
+            n_failures=len(job.failures),
+            scanner=job.cut.scanner,
+            seconds=time.perf_counter() - job.started,
+        )
+        failed = pd.DataFrame(job.failures, columns=FAILURE_COLUMNS)
+        self.folders.append(write_result(result, self._home, failures=failed))
+        job.journal.remove()
 
 
-def _check_readable(failures: list[dict[str, str]], tiles: pd.DataFrame) -> None:
-    if len(failures) > MAX_UNREADABLE * len(tiles):
+def _failure(slide_id: str, step: str, error: Exception) -> dict[str, Any]:
+    return {"slide_id": slide_id, "step": step, "error": str(error)}
+
+
+def _check_readable(job: _Job) -> None:
+    n, tiles = len(job.failures), job.cut.tiles
+    if n > MAX_UNREADABLE * len(tiles):
         raise SlideError(
-            f"{len(failures)} of {len(tiles)} tiles of {tiles.slide_id.iloc[0]} cannot be read, "
-            f"first: {failures[0]['error']}"
+            f"{n} of {len(tiles)} tiles of {job.cut.slide_id} cannot be read, first: "
+            f"{job.failures[0]['error']}"
         )

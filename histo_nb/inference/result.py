@@ -20,7 +20,7 @@ class SlideResult:
 
     `predictions` has one row a tile with `prob_<class>` columns (0–1) and `prediction`; `regions`
     are the abnormal areas (level-0 px), the largest first, with the measurements `area_mm2`,
-    `probability` (mean of the class, 0–1) and `n_tiles`.
+    `probability` (mean of the class, 0–1), `max_probability` and `n_tiles`.
     """
 
     slide_id: str
@@ -38,6 +38,9 @@ class SlideResult:
     seconds: float
     predictions: pd.DataFrame
     regions: list[Annotation]
+    score: float | None = None  # that the rule's threshold is compared with
+    doubts: list[str] | None = None  # reasons not to trust the answer; None = never asked
+    runtime: str = "torch fp32"
 
     @property
     def n_tiles(self) -> int:

@@ -1,37 +1,12 @@
 """Tile classes → slide class, by the rule in the card. Loads no torch."""
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-THRESHOLDS = np.round(np.arange(0.02, 0.52, 0.02), 2)  # shares of tissue that are tried
-USUAL_THRESHOLD = 0.1  # taken among equally good ones: the nearest to it
-
-
-@dataclass(frozen=True, kw_only=True)
-class SlideRule:
-    """A slide is abnormal from `min_abnormal` of its tissue on, then of its largest such class."""
-
-    min_abnormal: float = USUAL_THRESHOLD  # share of the classified tissue, 0–1
-
-    def to_card(self) -> dict[str, Any]:
-        """Return the rule as the card keeps it."""
-        return {"name": "abnormal tissue share", **asdict(self)}
-
-    @classmethod
-    def from_card(cls, content: dict[str, Any]) -> "SlideRule":
-        """Return the rule a card keeps."""
-        return cls(min_abnormal=content["min_abnormal"])
-
-    def describe(self, normal_class: str) -> str:
-        """Return the rule in words."""
-        return (
-            f"A slide is abnormal if at least {self.min_abnormal:.0%} of its tissue is; its class "
-            f"is then the largest abnormal one, else {normal_class}. Confidence is the mean "
-            "probability of that class over the tiles that have it."
-        )
+from histo_nb.inference.rule import SlideRule
+from histo_nb.inference.scores import DIGITS, Cohort, gather_cohort, score_slides, sum_groups
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +14,8 @@ class Verdict:
     """The answer for one slide."""
 
     slide_class: str
-    confidence: float  # 0–1
+    score: float  # abnormal from the rule's threshold on: 0–1, of kind "region" in mm²
+    confidence: float  # 0–1; `SlideRule.describe` says what it means
     abnormal_fraction: float  # of the tissue, 0–1
     class_fractions: dict[str, float]
 
@@ -47,52 +23,85 @@ class Verdict:
 def judge_slide(
     predictions: pd.DataFrame, *, classes: list[str], normal_class: str, rule: SlideRule
 ) -> Verdict:
-    """Return a slide's class from its tiles, each weighted by its tissue.
+    """Return a slide's class from its tiles.
 
     Parameters
     ----------
     predictions
-        Rows of one slide with `prediction`, `tissue` and `prob_<class>`.
+        Rows of one slide with `prediction`, `tissue` and `prob_<class>`; for a rule of kind
+        "region" also `x, y, size_l0, slide_mpp`.
+
+    Raises
+    ------
+    TableError, BundleError
+        As `judge_slides`.
     """
-    weights = predictions.tissue.groupby(predictions.prediction).sum() / predictions.tissue.sum()
-    fractions = {label: float(weights.get(label, 0.0)) for label in classes}
-    abnormal = {label: share for label, share in fractions.items() if label != normal_class}
-    share = round(sum(abnormal.values()), 9)  # 0.1 + 0.7 is "at least 0.8" too
-    label = max(abnormal, key=lambda c: abnormal[c]) if share >= rule.min_abnormal else normal_class
-    tiles = predictions[predictions.prediction == label]
-    chosen = tiles if len(tiles) else predictions
-    return Verdict(
-        slide_class=label,
-        confidence=float(chosen[f"prob_{label}"].mean()),
-        abnormal_fraction=float(share),
-        class_fractions=fractions,
-    )
+    verdicts = judge_slides(predictions, classes=classes, normal_class=normal_class, rule=rule)
+    (verdict,) = verdicts.values()
+    return verdict
+
+
+def judge_slides(
+    predictions: pd.DataFrame, *, classes: list[str], normal_class: str, rule: SlideRule
+) -> dict[str, Verdict]:
+    """Return the verdict of each `slide_id`, in sorted order: those of `judge_slide`, at once.
+
+    Raises
+    ------
+    TableError
+        There is no row.
+    BundleError
+        A prediction is none of the classes, or the rule needs a scale that is unknown.
+    """
+    cohort = gather_cohort(predictions, classes=classes, normal_class=normal_class)
+    scores, strongest = score_slides(cohort, rule.kind)
+    abnormal = scores >= rule.threshold
+    labels = np.where(abnormal, strongest, cohort.normal)
+    confidence = _mean_probability(cohort, labels)
+    if rule.calibration:
+        probability = rule.calibration.probability(scores)
+        confidence = np.where(abnormal, probability, 1 - probability)
+    fractions = cohort.fractions
+    return {
+        slide_id: Verdict(
+            slide_class=classes[labels[i]],
+            score=float(scores[i]),
+            confidence=float(confidence[i]),
+            abnormal_fraction=round(float(fractions[i, cohort.abnormal].sum()), DIGITS),
+            class_fractions=dict(zip(classes, fractions[i].tolist(), strict=True)),
+        )
+        for i, slide_id in enumerate(cohort.slide_ids)
+    }
 
 
 def true_slide_class(labels: pd.Series, normal_class: str) -> str:
     """Return a slide's class from its labelled tiles: the most frequent abnormal one, if any."""
-    abnormal = labels[labels.notna() & (labels != normal_class)]
-    return str(abnormal.mode().iloc[0]) if len(abnormal) else normal_class
+    one = pd.Series("", index=labels.index)
+    return str(true_slide_classes(labels, one, normal_class).get("", normal_class))
 
 
-def tune_rule(predictions: pd.DataFrame, *, classes: list[str], normal_class: str) -> SlideRule:
-    """Choose the threshold that gets most validation slides right.
+def true_slide_classes(labels: pd.Series, slides: pd.Series, normal_class: str) -> pd.Series:
+    """Return the true class of each slide by its id, in sorted order.
 
     Parameters
     ----------
-    predictions
-        Validation tiles of several slides with their `label` and predictions.
+    labels, slides
+        Label (None = unlabelled) and slide of each tile.
     """
-    slides = [rows for _, rows in predictions.groupby("slide_id")]
-    truth = [true_slide_class(rows.label, normal_class) for rows in slides]
+    table = pd.DataFrame({"label": labels, "slide": slides})
+    counts = table[labels.notna() & (labels != normal_class)].value_counts(["slide", "label"])
+    frequent = counts.rename("n").reset_index().sort_values(["n", "label"], ascending=[False, True])
+    first = frequent.drop_duplicates("slide").set_index("slide").label
+    return first.reindex(np.unique(slides), fill_value=normal_class)
 
-    def n_right(threshold: float) -> int:
-        rule = SlideRule(min_abnormal=threshold)
-        verdicts = [
-            judge_slide(rows, classes=classes, normal_class=normal_class, rule=rule)
-            for rows in slides
-        ]
-        return sum(v.slide_class == t for v, t in zip(verdicts, truth, strict=True))
 
-    best = max(THRESHOLDS, key=lambda t: (n_right(t), -abs(t - USUAL_THRESHOLD)))
-    return SlideRule(min_abnormal=float(best))
+def _mean_probability(cohort: Cohort, labels: np.ndarray) -> np.ndarray:
+    """Return the mean probability (S,) of each slide's class over the tiles that have it.
+
+    If none has it, as can be where few tiles decide, over all tiles.
+    """
+    n, slides = len(cohort.slide_ids), cohort.slides
+    chosen = cohort.said == labels[slides]
+    chosen |= (np.bincount(slides[chosen], minlength=n) == 0)[slides]
+    values = cohort.probabilities[np.arange(len(slides)), labels[slides]]
+    return sum_groups(values[chosen], slides[chosen], n) / np.bincount(slides[chosen])

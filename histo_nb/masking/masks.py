@@ -27,11 +27,17 @@ BY_HAND = "hand"  # method of a mask that a person corrected
 
 
 def mask_slides(
-    home: Home, slide_ids: list[str], *, spec: MaskSpec | None = None, keep_edited: bool = True
+    home: Home,
+    slide_ids: list[str],
+    *,
+    spec: MaskSpec | None = None,
+    keep_edited: bool = True,
+    measure: bool = True,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Mask the named slides (all if none is named) and write the masks.
 
-    A mask that a person has corrected stays as it is, unless `keep_edited` is false.
+    A mask that a person has corrected stays as it is, unless `keep_edited` is false. Without
+    `measure` the quality is not measured, which takes most of the time.
 
     Returns
     -------
@@ -43,12 +49,13 @@ def mask_slides(
 
     def work(row: dict[str, Any]) -> dict[str, Any]:
         path = mask_path(home, row["slide_id"])
-        if not (keep_edited and path.is_file() and read_mask(path).edited_by):
+        mask = read_mask(path) if keep_edited and path.is_file() else None
+        if mask is None or not mask.edited_by:
             with Slide(row["slide_path"], slide_mpp=row["slide_mpp"]) as slide:
-                mask = mask_slide(slide, spec=spec)
+                mask = mask_slide(slide, spec=spec, measure=measure)
             write_mask(mask, path, spec=spec)
         described = describe_mask(home, row["slide_id"])
-        if not described["tissue_fraction"]:
+        if not mask.array.any():
             other = next(name for name in METHODS if name != spec.method)
             raise NoTissueError(
                 f"no tissue was found on {row['slide_id']} by {described['method']}; "

@@ -21,6 +21,7 @@ RIM_GREY, RIM_DENSITY = 0.7, 0.15  # a bubble's rim darkens all colours alike, b
 BUBBLE_UM, BUBBLE_ROUND = 300.0, 0.5  # least width; least 4πA/P², 1 = a circle
 BUBBLE_MARGIN_UM = 48.0  # its rim casts a shadow
 FOCUS_UM = 250.0  # side of the cells in which sharpness is measured
+TILE_FOCUS_MPP = 2.0  # µm/px; finer differences than this are noise of the scan
 SPECK_UM2 = 150_000.0  # a smaller island of tissue is a speck
 SOFT = 0.45  # × the slide's own median sharpness: out of focus
 
@@ -208,6 +209,23 @@ def measure_sharpness(rgb: np.ndarray, tissue: np.ndarray, *, mpp: float) -> np.
     sharp = energy / np.maximum(spread, 1.0)
     sharp[share < 0.5] = np.nan
     return np.asarray(sharp)
+
+
+def tile_sharpness(tile: np.ndarray, *, mpp: float) -> float:
+    """Return the sharpness of one tile, as `measure_sharpness` does of a cell.
+
+    Parameters
+    ----------
+    tile
+        (S, S, 3) uint8 at `mpp` µm/px; looked at with at least 2 µm/px.
+    """
+    step = max(int(TILE_FOCUS_MPP / mpp), 1)
+    side = max(tile.shape[0] // step, 1)
+    grey = cv2.cvtColor(tile, cv2.COLOR_RGB2GRAY)
+    grey = cv2.resize(grey, (side, side), interpolation=cv2.INTER_AREA).astype(np.float32)
+    edges = cv2.Laplacian(grey, cv2.CV_32F)
+    contrast = grey - cv2.blur(grey, (15, 15))
+    return float(cv2.norm(edges, cv2.NORM_L2SQR) / max(cv2.norm(contrast, cv2.NORM_L2SQR), side**2))
 
 
 def find_soft(sharpness: np.ndarray) -> np.ndarray:

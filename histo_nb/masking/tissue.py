@@ -73,7 +73,9 @@ class TissueMask:
         return x, y, right - x, bottom - y
 
 
-def find_tissue(rgb: np.ndarray, *, mpp: float, spec: MaskSpec) -> np.ndarray:
+def find_tissue(
+    rgb: np.ndarray, *, mpp: float, spec: MaskSpec, pen: np.ndarray | None = None
+) -> np.ndarray:
     """Return the tissue of a thumbnail at `mpp` µm/px: threshold, open, close, specks, holes, ink.
 
     Parameters
@@ -87,7 +89,9 @@ def find_tissue(rgb: np.ndarray, *, mpp: float, spec: MaskSpec) -> np.ndarray:
     """
     found = METHODS[spec.method](rgb, mpp=mpp) & ~find_unscanned(rgb)
     cleaned = clean_mask(drop_lines(found, mpp=mpp), mpp=mpp, spec=spec)
-    return cleaned & ~find_pen(rgb, mpp=mpp) if spec.without_pen else cleaned
+    if not spec.without_pen:
+        return cleaned
+    return cleaned & ~(find_pen(rgb, mpp=mpp) if pen is None else pen)
 
 
 def clean_mask(mask: np.ndarray, *, mpp: float, spec: MaskSpec) -> np.ndarray:
@@ -104,11 +108,14 @@ def clean_mask(mask: np.ndarray, *, mpp: float, spec: MaskSpec) -> np.ndarray:
     return holes == 0
 
 
-def mask_slide(slide: Slide, *, spec: MaskSpec) -> TissueMask:
-    """Find the tissue of one open slide inside its scanned bounds, and measure its quality."""
+def mask_slide(slide: Slide, *, spec: MaskSpec, measure: bool = True) -> TissueMask:
+    """Find the tissue of one open slide inside its scanned bounds, and where ink is.
+
+    `measure` adds its quality, which takes longer than all else: sharpness needs a finer picture.
+    """
     thumbnail, downsample = slide.thumbnail(mpp=spec.mask_mpp)
     mask = mask_thumbnail(thumbnail, downsample, slide.slide_mpp, slide.bounds, spec=spec)
-    return measure_slide(slide, mask, thumbnail=thumbnail)
+    return measure_slide(slide, mask, thumbnail=thumbnail) if measure else mask
 
 
 def mask_thumbnail(
@@ -119,12 +126,14 @@ def mask_thumbnail(
     *,
     spec: MaskSpec,
 ) -> TissueMask:
-    """Find the tissue on a slide's thumbnail inside its scanned `bounds` (level-0 px)."""
-    array = find_tissue(rgb, mpp=downsample * slide_mpp, spec=spec)
+    """Find tissue and ink on a slide's thumbnail inside its scanned `bounds` (level-0 px)."""
+    mpp = downsample * slide_mpp
+    pen = find_pen(rgb, mpp=mpp)
+    array = find_tissue(rgb, mpp=mpp, spec=spec, pen=pen)
     x, y, width, height = (edge / downsample for edge in bounds)
     scanned = np.zeros_like(array)
     scanned[round(y) : round(y + height) + 1, round(x) : round(x + width) + 1] = True
-    return TissueMask(array & scanned, downsample, slide_mpp)
+    return TissueMask(array & scanned, downsample, slide_mpp, pen)
 
 
 def measure_slide(slide: Slide, mask: TissueMask, *, thumbnail: np.ndarray) -> TissueMask:
@@ -147,6 +156,6 @@ def measure_slide(slide: Slide, mask: TissueMask, *, thumbnail: np.ndarray) -> T
         cells = find_soft(sharpness).astype(np.uint8)
         soft = cv2.resize(cells, size, interpolation=cv2.INTER_NEAREST) > 0
     mpp = mask.downsample * mask.slide_mpp
-    pen = find_pen(thumbnail, mpp=mpp)
+    pen = find_pen(thumbnail, mpp=mpp) if mask.pen is None else mask.pen
     quality = measure_quality(thumbnail, mask.array, pen, mpp=mpp, sharpness=sharpness)
     return replace(mask, pen=pen, soft=soft, quality=quality)

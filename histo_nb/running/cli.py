@@ -163,6 +163,8 @@ def mask(home: Home, slide_ids: tuple[str, ...], method: str, forget_edits: bool
 @click.option("--mpp", default=0.5, show_default=True, help="µm/px.")
 @click.option("--stride", default=0, show_default=True, help="px between tiles; 0 = side by side.")
 @click.option("--min-tissue", default=0.5, show_default=True, help="Share of a tile, 0–1.")
+@click.option("--read-path", default="level0", show_default=True,
+              help="Or level0/2, level0/4, pyramid, pyramid/2, pyramid/4.")  # fmt: skip
 @click.option("--min-quality", default=0.0, show_default=True,
               help="1 − share of a tile under ink or out of focus; 0 keeps all.")  # fmt: skip
 @click.option("--min-label-fraction", default=0.75, show_default=True,
@@ -238,13 +240,24 @@ def ledger(home: Home, classes: str, **spec: Any) -> dict[str, Any]:
 @command(main)
 @click.argument("slides", nargs=-1, metavar="[SLIDE|FILE]...")
 @click.option("--slide-mpp", type=float, default=None, help="µm/px where a file does not say.")
-def analyse(home: Home, slides: tuple[str, ...], slide_mpp: float | None) -> dict[str, Any]:
-    """Classify slides (all by default) with the model in production. Files are taken in first."""
-    from histo_nb.inference.pipeline import analyse_slides
+@click.option("--min-tissue", default=0.5, show_default=True, help="Share of a tile, 0–1.")
+@click.option("--runtime", default="auto", show_default=True, help="torch or openvino.")
+@click.option("--precision", default="auto", show_default=True, help="fp32, bf16, fp16 or int8.")
+@click.option("--threads", "n_threads", default=0, help="0 = all cores.")
+def analyse(
+    home: Home, slides: tuple[str, ...], slide_mpp: float | None, **spec: Any
+) -> dict[str, Any]:
+    """Classify slides (all by default) with the model in production. Files are taken in first.
+
+    By default with the fastest runtime that `histo-nb prepare-model` found to give the same
+    answers as fp32. Interrupted, it goes on where it was when it is called again.
+    """
+    from histo_nb.inference.pipeline import AnalysisSpec, analyse_slides
     from histo_nb.inference.result import read_result
     from histo_nb.model.registry import production_model
     from histo_nb.scanning.intake import IntakeSpec, take_in
 
+    asked = AnalysisSpec(**spec)
     production_model(home)  # without one, no file is taken in either
     files = [Path(name) for name in slides if Path(name).is_file()]
     rows, refused = take_in(files, home, spec=IntakeSpec(slide_mpp=slide_mpp))
@@ -253,7 +266,7 @@ def analyse(home: Home, slides: tuple[str, ...], slide_mpp: float | None) -> dic
     answer: dict[str, Any] = {"results": [], "failures": refused.to_dict("records")}
     if slides and not wanted:
         return answer
-    folders, failures = analyse_slides(home, wanted)
+    folders, failures = analyse_slides(home, wanted, spec=asked)
     for folder in folders:
         result = read_result(folder)
         answer["results"].append(
@@ -262,8 +275,12 @@ def analyse(home: Home, slides: tuple[str, ...], slide_mpp: float | None) -> dic
                 "slide_class": result.slide_class,
                 "confidence": result.confidence,
                 "abnormal_fraction": result.abnormal_fraction,
+                "score": result.score,
+                "doubts": result.doubts,
                 "regions": len(result.regions),
                 "tiles": result.n_tiles,
+                "unreadable": result.n_failures,
+                "runtime": result.runtime,
                 "seconds": round(result.seconds, 2),
                 "path": str(folder),
             }

@@ -21,6 +21,7 @@ from histo_nb.tiling.labels import label_slides
 from histo_nb.tiling.table import file_tiles, tile_table_path
 from histo_nb.training.gate import score
 from histo_nb.training.learner import TrainSpec, train
+from histo_nb.training.prepare import prepare_model
 
 DEMOS = "demo"  # folder of the homes of demos
 LAID_TILES = TileSpec(tile_size=448, stride=224)  # fits images of some 900 × 600 px at 0.5 µm/px
@@ -68,6 +69,8 @@ def run_demo(home: Home, *, spec: DemoSpec | None = None) -> dict[str, Any]:
         model_id = train(dataset, home, spec=spec.training)
     with _timed(seconds, "gate"):
         gate = _gate(home, model_id)
+    with _timed(seconds, "prepare"):
+        prepare_model(home, model_id)
     with _timed(seconds, "analyse"):
         folders, failures = analyse_slides(home, sorted(set(tiles.slide_id)))
     truth = {

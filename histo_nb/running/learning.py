@@ -138,13 +138,15 @@ def train(
 ) -> dict[str, Any]:
     """Train a candidate model on a data set, or straight from a folder of images.
 
-    A training that was killed goes on after its last whole epoch when it is called again.
+    A training that was killed goes on after its last whole epoch when it is called again. The
+    model is prepared for this machine, as `histo-nb prepare-model` does it.
     """
     from histo_nb.balancing.dataset import find_dataset, make_dataset
     from histo_nb.model.card import read_card
     from histo_nb.tiling.images import ImageSpec, group_columns
     from histo_nb.training.images import read_images
     from histo_nb.training.learner import train as train_candidate
+    from histo_nb.training.prepare import prepare_model
 
     _check_used(images, dataset_id)
     groups = given.pop("groups")
@@ -160,9 +162,11 @@ def train(
     else:
         dataset = find_dataset(home, dataset_id)
     model_id = train_candidate(dataset, home, spec=spec)
+    prepared = prepare_model(home, model_id)
     card = read_card(home.models / model_id / "card.json")
     return {**answer, "dataset_id": dataset.dataset_id, "model_id": model_id,
-            "validation": card.validation, "path": home.models / model_id}  # fmt: skip
+            "validation": card.validation, "runtimes": prepared["runtimes"],
+            "path": home.models / model_id}  # fmt: skip
 
 
 @DATASET

@@ -107,6 +107,19 @@ def rollback(home: Home, **decision: Any) -> dict[str, Any]:
     return {**(production_entry(home) or {}), "path": folder}
 
 
+@click.argument("model_id", required=False, metavar="[MODEL]")
+def prepare_model(home: Home, model_id: str | None) -> dict[str, Any]:
+    """Make a model (the newest by default) fast on this machine, and measure that it stays right.
+
+    Its networks for OpenVINO in fp32, bf16 and int8 are compared with fp32 on torch over the
+    validation tiles; `analyse` uses the fastest that passed.
+    """
+    from histo_nb.model.registry import newest_model
+    from histo_nb.training.prepare import prepare_model as make_ready
+
+    return make_ready(home, model_id or newest_model(home))
+
+
 @click.argument("model_id", metavar="MODEL")
 @click.argument("path", type=click.Path(path_type=Path))
 def export_model(home: Home, model_id: str, path: Path) -> dict[str, Any]:
@@ -121,5 +134,6 @@ def export_model(home: Home, model_id: str, path: Path) -> dict[str, Any]:
 def add_models(main: click.Group) -> None:
     """Add the commands of the models to the command line."""
     command(main)(gate)
+    command(main)(prepare_model)
     command(main)(export_model)
     main.add_command(registry)

@@ -13,6 +13,8 @@ from tqdm.auto import tqdm
 from histo_nb.errors import SlideError, StorageError, TableError
 from histo_nb.failures import FAILURE_COLUMNS
 from histo_nb.files import check_free_space, writing_folder
+from histo_nb.geometry import split_read_path
+from histo_nb.image import ImageFile
 from histo_nb.slide import Slide
 from histo_nb.tiling.reader import read_tiles
 
@@ -67,7 +69,12 @@ def _write_slide(rows: pd.DataFrame, folder: Path, bar: Any) -> list[str]:
     """Write the tiles of one slide; return what is wrong with those that cannot be read."""
     records = rows.to_dict("records")
     unread = []
-    for number, pixels in read_tiles(rows, _read_whole):
+    size = int(rows.tile_size.iloc[0]) // split_read_path(rows.read_path.iloc[0])[1]
+
+    def read(source: Slide | ImageFile, row: dict[Any, Any]) -> np.ndarray:
+        return source.read_tile(row, size=size)
+
+    for number, pixels in read_tiles(rows, read, size=size):
         if isinstance(pixels, SlideError):
             unread.append(str(pixels))
         else:
@@ -79,10 +86,6 @@ def _write_slide(rows: pd.DataFrame, folder: Path, bar: Any) -> list[str]:
 
 def _bar(n_tiles: int) -> Any:
     return tqdm(total=n_tiles, desc="writing tiles", unit="tile")
-
-
-def _read_whole(slide: Slide, row: Mapping[str, Any]) -> np.ndarray:
-    return slide.read_tile(row, size=int(row["tile_size"]))
 
 
 def read_sorted_tiles(tiles: pd.DataFrame, folder: Path) -> np.ndarray:

@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from tqdm.auto import tqdm
 
 from histo_nb.balancing.dataset import Dataset
-from histo_nb.inference.pipeline import make_predictions
+from histo_nb.inference.answer import make_predictions
 from histo_nb.training.calibration import Figures
 from histo_nb.training.measures import measure_predictions
 

@@ -6,9 +6,11 @@ from tqdm.auto import tqdm
 
 from histo_nb.balancing.dataset import Dataset
 from histo_nb.errors import BundleError, DatasetError, TableError
-from histo_nb.inference.pipeline import make_predictions
-from histo_nb.inference.runtime import Runtime
-from histo_nb.inference.verdict import SlideRule, judge_slide, true_slide_class
+from histo_nb.inference.answer import make_predictions
+from histo_nb.inference.rule import SlideRule
+from histo_nb.inference.runtime import classify_tiles
+from histo_nb.inference.torch_runtime import TorchRuntime
+from histo_nb.inference.verdict import judge_slides, true_slide_classes
 from histo_nb.model.bundle import Bundle
 from histo_nb.model.card import Card
 from histo_nb.tiling.images import patients_unknown
@@ -108,15 +110,17 @@ def evaluate_predictions(
 def measure_slides(predictions: pd.DataFrame, card: Card) -> Figures:
     """Return the figures of the slides' classes by the card's rule, with `n_slides`."""
     rule = SlideRule.from_card(card.slide_rule)
+    verdicts = judge_slides(
+        predictions, classes=card.classes, normal_class=card.normal_class, rule=rule
+    )
+    truth = true_slide_classes(predictions.label, predictions.slide_id, card.normal_class)
+    patients = predictions.groupby("slide_id").patient_id.first()
     slides = pd.DataFrame(
         {
-            "patient_id": rows.patient_id.iloc[0],
-            "label": true_slide_class(rows.label, card.normal_class),
-            "prediction": judge_slide(
-                rows, classes=card.classes, normal_class=card.normal_class, rule=rule
-            ).slide_class,
+            "patient_id": patients[list(verdicts)].to_numpy(),
+            "label": truth[list(verdicts)].to_numpy(),
+            "prediction": [verdict.slide_class for verdict in verdicts.values()],
         }
-        for _, rows in predictions.groupby("slide_id")
     )
     return {
         "n_slides": len(slides),
@@ -161,7 +165,7 @@ def _classify(bundle: Bundle, dataset: Dataset, split: str) -> pd.DataFrame:
         )
     tiles = (np.asarray(dataset.pixels[int(i)]) for i in indices)
     bar = tqdm(tiles, total=len(indices), desc="evaluating", unit="tile")
-    probabilities = np.array(list(Runtime(bundle).classify_all(bar)))
+    probabilities = np.array(list(classify_tiles(TorchRuntime(bundle), bar)))
     return make_predictions(dataset.rows.iloc[indices], probabilities, bundle.card.classes)
 
 

@@ -11,8 +11,9 @@ from histo_nb.balancing.dataset import open_dataset
 from histo_nb.balancing.pixels import LivePixels
 from histo_nb.errors import BundleError, DatasetError, HistoError
 from histo_nb.home import Home
-from histo_nb.inference.pipeline import make_predictions
-from histo_nb.inference.runtime import Runtime
+from histo_nb.inference.answer import make_predictions
+from histo_nb.inference.runtime import classify_tiles
+from histo_nb.inference.torch_runtime import TorchRuntime
 from histo_nb.model.bundle import Bundle
 from histo_nb.model.card import Card
 from histo_nb.tiling.images import ImageSpec, tile_images
@@ -83,7 +84,7 @@ def evaluate_images(bundle: Bundle, tiles: pd.DataFrame, home: Home) -> dict[str
     pixels = LivePixels(tiles)
     read = tqdm((pixels[i] for i in range(len(tiles))), total=len(tiles), desc="evaluating",
                 unit="tile")  # fmt: skip
-    probabilities = np.array(list(Runtime(bundle).classify_all(read)))
+    probabilities = np.array(list(classify_tiles(TorchRuntime(bundle), read)))
     predictions = make_predictions(tiles, probabilities, bundle.card.classes)
     figures = evaluate_predictions(predictions, bundle.card)
     return {**figures, **_count_seen(bundle.card, tiles, home)}

@@ -15,9 +15,10 @@ from histo_nb.balancing.pixels import LivePixels
 from histo_nb.balancing.split import SplitSpec
 from histo_nb.errors import SpecError
 from histo_nb.home import Home
-from histo_nb.inference.pipeline import make_predictions
+from histo_nb.inference.answer import make_predictions
 from histo_nb.inference.predictions import write_asked
-from histo_nb.inference.runtime import Runtime
+from histo_nb.inference.runtime import classify_tiles
+from histo_nb.inference.torch_runtime import TorchRuntime
 from histo_nb.model.bundle import Bundle, open_bundle
 from histo_nb.model.registry import find_model
 from histo_nb.tiling.ledger import make_ledger, say_missing
@@ -114,7 +115,7 @@ def ask_annotators(
     pixels = LivePixels(looked_at)
     read = tqdm((pixels[i] for i in range(len(looked_at))), total=len(looked_at),
                 desc="looking for doubt", unit="tile")  # fmt: skip
-    probabilities = np.array(list(Runtime(bundle).classify_all(read)))
+    probabilities = np.array(list(classify_tiles(TorchRuntime(bundle), read)))
     predictions = make_predictions(looked_at, probabilities, bundle.card.classes)
     doubt = measure_uncertainty(probabilities)
     return write_asked(home, predictions.iloc[np.argsort(-doubt, kind="stable")[: spec.n_asked]])

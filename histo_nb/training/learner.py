@@ -21,8 +21,9 @@ from histo_nb.errors import DatasetError, SpecError
 from histo_nb.files import hash_content, locked
 from histo_nb.geometry import check_positive
 from histo_nb.home import Home
-from histo_nb.inference.pipeline import make_predictions
-from histo_nb.inference.verdict import SlideRule, tune_rule
+from histo_nb.inference.answer import make_predictions
+from histo_nb.inference.rule import SlideRule
+from histo_nb.inference.tuning import tune_rule
 from histo_nb.model.bundle import write_bundle
 from histo_nb.model.card import Card, installed_versions
 from histo_nb.model.network import make_network

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from histo_nb.balancing.dataset import Dataset
-from histo_nb.inference.runtime import card_transform
+from histo_nb.inference.torch_runtime import card_transform
 from histo_nb.model.bundle import Bundle
 from histo_nb.model.gradcam import gradcam
 

@@ -7,10 +7,10 @@ import traitlets
 
 from histo_nb.annotations import Annotation
 from histo_nb.inference.result import SlideResult
+from histo_nb.inference.trust import find_doubts
 from histo_nb.widgets.palette import class_colours
 from histo_nb.widgets.widget import Widget, script, style
 
-FEW_TILES = 20  # fewer tiles than this and a few odd ones decide the slide
 LISTED = 40  # regions listed; the rest is counted
 
 
@@ -42,7 +42,7 @@ def slide_facts(result: SlideResult) -> dict[str, Any]:
             ["Abnormal tissue", f"{result.abnormal_fraction:.0%}"],
             ["Tissue examined", f"{result.tissue_mm2:.3g} mm²"],
             ["Tiles", f"{result.n_tiles:,}"],
-            ["Model", result.model_id],
+            ["Model", f"{result.model_id} ({result.runtime})"],
         ],
         "regions": [_region_facts(r, colours) for r in result.regions[:LISTED]],
         "n_more": max(len(result.regions) - LISTED, 0),
@@ -58,13 +58,18 @@ def reasons_for_doubt(result: SlideResult) -> list[str]:
             "decision; "
             "do not rely on its answers."
         )
-    if result.n_failures:
-        tiles = "1 tile" if result.n_failures == 1 else f"{result.n_failures:,} tiles"
-        reasons.append(f"{tiles} could not be read and are left out of the answer.")
-    if result.n_tiles < FEW_TILES:
-        tiles = "1 tile decides" if result.n_tiles == 1 else f"{result.n_tiles} tiles decide"
-        reasons.append(f"Little tissue: only {tiles} this slide.")
-    return reasons
+    return reasons + (_doubts(result) if result.doubts is None else result.doubts)
+
+
+def _doubts(result: SlideResult) -> list[str]:
+    """Return the doubts of a result that was written before there were any."""
+    return find_doubts(
+        result.predictions,
+        reference=None,
+        tissue_mm2=result.tissue_mm2,
+        scanner=None,
+        n_failures=result.n_failures,
+    )
 
 
 def _region_facts(region: Annotation, colours: Mapping[str, str]) -> dict[str, Any]:

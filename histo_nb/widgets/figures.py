@@ -13,7 +13,7 @@ from matplotlib.patches import Patch, Rectangle
 
 from histo_nb.annotations import Annotation
 from histo_nb.home import Home
-from histo_nb.inference.regions import make_heatmap
+from histo_nb.inference.regions import Heatmap, make_heatmap
 from histo_nb.inference.result import SlideResult
 from histo_nb.masking.masks import list_masks, read_mask
 from histo_nb.masking.methods import METHODS
@@ -212,10 +212,32 @@ def show_result(slide: Slide, result: SlideResult, *, mpp: float = 8.0) -> np.nd
     heatmap = make_heatmap(
         result.predictions, 1 - result.predictions[f"prob_{result.normal_class}"]
     )
+    _lay(heatmap, downsample, size=thumbnail.shape[1::-1], ax=axes[0, 1])
+    show_tiles_on_slide(
+        slide, result.predictions.head(0), outlines=result.regions, mpp=mpp, ax=axes[0, 2]
+    )
+    axes[0, 2].set_title(f"{result.slide_class}, confidence {result.confidence:.2f}", fontsize=10)
+    return np.asarray(axes)
+
+
+def show_class_heatmaps(slide: Slide, result: SlideResult, *, mpp: float = 8.0) -> np.ndarray:
+    """Draw the probability of each class over the slide, side by side; return the Axes."""
+    thumbnail, downsample = slide.thumbnail(mpp=mpp)
+    n = len(result.classes)
+    _, axes = plt.subplots(1, n, figsize=(min(5.3 * n, 16), 4.2), squeeze=False)
+    for ax, label in zip(axes[0], result.classes, strict=True):
+        show_image(thumbnail, mpp=downsample * slide.slide_mpp, title=label, ax=ax)
+        heatmap = make_heatmap(result.predictions, f"prob_{label}")
+        _lay(heatmap, downsample, size=thumbnail.shape[1::-1], ax=ax)
+    return np.asarray(axes)
+
+
+def _lay(heatmap: Heatmap, downsample: float, *, size: tuple[int, int], ax: Axes) -> None:
+    """Lay a heatmap of probabilities over a thumbnail of `size` px that is shown on `ax`."""
     rows, columns = heatmap.values.shape
     left, top = heatmap.x / downsample, heatmap.y / downsample
     step = heatmap.step / downsample
-    picture = axes[0, 1].imshow(
+    picture = ax.imshow(
         heatmap.values,
         cmap="cividis",
         vmin=0,
@@ -224,14 +246,9 @@ def show_result(slide: Slide, result: SlideResult, *, mpp: float = 8.0) -> np.nd
         interpolation="nearest",
         extent=(left, left + columns * step, top + rows * step, top),
     )
-    axes[0, 1].set_xlim(0, thumbnail.shape[1])
-    axes[0, 1].set_ylim(thumbnail.shape[0], 0)
-    axes[0, 1].figure.colorbar(picture, ax=axes[0, 1], fraction=0.04)
-    show_tiles_on_slide(
-        slide, result.predictions.head(0), outlines=result.regions, mpp=mpp, ax=axes[0, 2]
-    )
-    axes[0, 2].set_title(f"{result.slide_class}, confidence {result.confidence:.2f}", fontsize=10)
-    return np.asarray(axes)
+    ax.set_xlim(0, size[0])
+    ax.set_ylim(size[1], 0)
+    ax.figure.colorbar(picture, ax=ax, fraction=0.04)
 
 
 def show_worklist(results: pd.DataFrame, *, ax: Axes | None = None) -> Axes:

@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from histo_nb.inference.rule import SlideRule, slide_calibration_table
 from histo_nb.widgets.figures import COLOURS, SURE, class_colours
 from histo_nb.widgets.palette import paint_probabilities
 
@@ -137,6 +138,29 @@ def show_roc(figures: dict[str, Any], *, ax: Axes | None = None) -> Axes:
     ax.set_xlabel("false positives, share of the rest")
     ax.set_ylabel("true positives, share of the class")
     ax.legend(fontsize=8, loc="lower right", title="area under the curve", title_fontsize=8)
+    return _tidy(ax)
+
+
+def show_slide_calibration(rule: SlideRule, *, ax: Axes | None = None) -> Axes:
+    """Draw how often validation slides were abnormal that got a probability; numbers are slides."""
+    ax = ax or _new_axes(4.6, 4.4)
+    ax.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":")
+    table = slide_calibration_table(rule)
+    ax.plot(table.predicted, table.observed, "o-", color=COLOURS[0])
+    for row in table.itertuples():
+        ax.annotate(f" {row.n}", (row.predicted, row.observed), fontsize=8, va="top")
+    ax.set_xlim(-0.02, 1.02)
+    ax.set_ylim(-0.02, 1.02)
+    ax.set_aspect("equal")
+    ax.set_xlabel("probability that the slide is abnormal")
+    ax.set_ylabel("share that was")
+    known = rule.calibration
+    ax.set_title(
+        f"{known.n_slides} validation slides, Brier score {known.brier:.3f}"
+        if known
+        else "not calibrated: too few validation slides",
+        fontsize=10,
+    )
     return _tidy(ax)
 
 

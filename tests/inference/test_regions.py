@@ -4,8 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import shapely
+from hypothesis import given
+from hypothesis import strategies as st
 
-from histo_nb.inference.regions import find_regions, make_heatmap
+from histo_nb.inference.regions import find_regions, make_heatmap, measure_regions
 
 SIZE = 100  # px of 0.5 µm: a tile is 0.0025 mm²
 
@@ -61,10 +63,10 @@ def test_two_blobs_are_two_regions_with_their_measures():
     first, second = regions_of(rows)
     assert first.label == second.label == "carcinoma"
     assert first.measurements == pytest.approx(
-        {"area_mm2": 2.5 * 0.0025, "probability": 0.8, "n_tiles": 3}
+        {"area_mm2": 2.5 * 0.0025, "probability": 0.8, "max_probability": 1.0, "n_tiles": 3}
     )
     assert second.measurements == pytest.approx(
-        {"area_mm2": 2 * 0.0025, "probability": 0.8, "n_tiles": 2}
+        {"area_mm2": 2 * 0.0025, "probability": 0.8, "max_probability": 0.9, "n_tiles": 2}
     )
     assert second.outline.equals(shapely.box(500, 500, 600, 700))
     assert first.outline.bounds == (0, 0, 300, 200)
@@ -89,3 +91,23 @@ def test_overlapping_tiles_are_outlined_once():
 
 def test_a_normal_slide_has_no_regions():
     assert regions_of(predicted((0, 0, "normal", 0.9))) == []
+
+
+@given(
+    cells=st.dictionaries(
+        st.tuples(st.integers(0, 6), st.integers(0, 6)),
+        st.tuples(st.sampled_from(["normal", "adenoma", "carcinoma"]), st.floats(0.1, 1)),
+        min_size=1,
+        max_size=30,
+    ),
+    stride=st.sampled_from([50, 60, 100, 200]),
+    seed=st.integers(0, 99),
+)
+def test_areas_are_those_of_the_outlined_regions_in_any_order_of_rows(cells, stride, seed):
+    rows = predicted(*((stride * i, stride * j, c, 0.8) for (i, j), (c, _) in cells.items()))
+    rows["tissue"] = [tissue for _, tissue in cells.values()]
+    outlined = [(r.label, r.measurements["area_mm2"]) for r in regions_of(rows)]
+    shuffled = rows.sample(frac=1, random_state=seed)
+    for some in (rows, shuffled):
+        measured = measure_regions(some, normal_class="normal", slide_mpp=0.5)
+        assert sorted(measured) == sorted(outlined), "to the last bit"

@@ -11,7 +11,7 @@ from scipy.special import softmax
 from sklearn import metrics
 
 from histo_nb.errors import BundleError, DatasetError, TableError
-from histo_nb.inference.verdict import SlideRule
+from histo_nb.inference.rule import SlideRule
 from histo_nb.model.card import Card
 from histo_nb.training import colour
 from histo_nb.training.evaluate import evaluate_predictions, figures_table
@@ -49,7 +49,7 @@ def card(**changes):
         "model_id": "M-1",
         "classes": CLASSES,
         "normal_class": "normal",
-        "slide_rule": SlideRule(min_abnormal=0.5).to_card(),
+        "slide_rule": SlideRule(threshold=0.5).to_card(),
         "temperature": 1.0,
     }
     return Card(**(content | changes))

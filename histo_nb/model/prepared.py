@@ -1,0 +1,90 @@
+"""What was measured of a bundle's runtimes, kept beside its card: `runtimes.json`, sealed.
+
+Loads no torch.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from histo_nb.errors import BundleError
+from histo_nb.files import hash_content, hash_file, write_json
+from histo_nb.model.card import read_card
+from histo_nb.model.seal import CARD, read_object
+
+RUNTIMES_FILE, REFERENCE = "runtimes.json", "reference.safetensors"
+OPENVINO = "openvino"  # folder of the networks in its format
+PREPARE = "call `histo-nb prepare-model`"
+
+
+def write_prepared(folder: Path, facts: Mapping[str, Any], files: list[str]) -> dict[str, Any]:
+    """Write what was measured, with the hash of each file it was measured of; return it."""
+    card = read_card(folder / CARD)
+    own = {
+        "model_id": card.model_id,
+        "weights_sha256": card.weights_sha256,
+        "files": {name: hash_file(folder / name) for name in files},
+    }
+    content: dict[str, Any] = json.loads(json.dumps({**facts, **own}))
+    content["sha256"] = _hash(content)
+    write_json(folder / RUNTIMES_FILE, content)
+    return content
+
+
+def read_prepared(folder: Path) -> dict[str, Any] | None:
+    """Return what was measured of a model's runtimes; None if it was not prepared.
+
+    Raises
+    ------
+    BundleError
+        The file was changed, or is another model's.
+    """
+    path = folder / RUNTIMES_FILE
+    if not path.is_file():
+        return None
+    content, card = read_object(path, way_out=f"{PREPARE} {folder.name}"), read_card(folder / CARD)
+    own = (content.get("model_id"), content.get("weights_sha256"))
+    if content.get("sha256") != _hash(content) or own != (card.model_id, card.weights_sha256):
+        raise BundleError(
+            f"{path} is not as it was written, or of another model; {PREPARE} {folder.name} again"
+        )
+    return content
+
+
+def check_file(folder: Path, name: str, prepared: Mapping[str, Any]) -> Path:
+    """Return a file of a prepared bundle that is as it was when it was measured.
+
+    Raises
+    ------
+    BundleError
+        It is missing or has changed.
+    """
+    path = folder / name
+    if not path.is_file() or hash_file(path) != prepared["files"].get(name):
+        raise BundleError(
+            f"{path} is missing or not what was measured (SHA-256 differs); "
+            f"{PREPARE} {folder.name} again"
+        )
+    return path
+
+
+def find_cpu() -> str:
+    """Return the processor's name and those of its abilities that decide how it computes."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        import platform  # noqa: PLC0415 - other systems only
+
+        return platform.processor()
+    said = dict(part for line in lines if len(part := [s.strip() for s in line.split(":", 1)]) == 2)
+    able = [flag for flag in said.get("flags", "").split() if flag in ABILITIES]
+    return " ".join([said.get("model name", "unknown"), *sorted(able)])
+
+
+ABILITIES = {"avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16",
+             "amx_bf16", "amx_int8", "amx_tile"}  # fmt: skip
+
+
+def _hash(content: Mapping[str, Any]) -> str:
+    return hash_content({name: value for name, value in content.items() if name != "sha256"})

@@ -39,7 +39,7 @@ class ReadPlan:
     size_l0: int  # px at level 0 that the tile covers
     effective_mpp: float  # µm/px that tile_size px over size_l0 px really give
     level: int
-    step: int  # level-0 px that tiles should be moved to multiples of; 1 = they may lie anywhere
+    step: int  # level-0 px; tiles should lie at multiples of it
     read_size: int  # px as decoded: at level, or fewer where JPEG is decoded at a scale
 
 
@@ -132,29 +132,33 @@ def _find_level(coarsest: float, level_downsamples: Sequence[float], read_path: 
 
 
 def plan_grid(
-    bounds: tuple[int, int, int, int], *, size_l0: int, stride_l0: int
+    bounds: tuple[int, int, int, int], *, size_l0: int, stride_l0: int, step: int = 1
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return `x, y` (level-0 px, row by row) of all whole tiles inside `bounds`.
 
     `bounds` is `(x, y, width, height)`. The rest at the right and lower edge that holds no whole
-    tile is shared evenly between both sides, so that no side is always cut.
+    tile is shared evenly between both sides, so that no side is always cut. With a
+    `step` all positions are multiples of it; so is the stride then.
 
     >>> x, y = plan_grid((0, 0, 100, 50), size_l0=40, stride_l0=40)
     >>> x.tolist(), y.tolist()
     ([10, 50], [5, 5])
     """
-    check_positive(size_l0=size_l0, stride_l0=stride_l0)
+    check_positive(size_l0=size_l0, stride_l0=stride_l0, step=step)
     left, top, width, height = bounds
-    xs = _positions(left, width, size_l0, stride_l0)
-    ys = _positions(top, height, size_l0, stride_l0)
+    stride_l0 = max(stride_l0 - stride_l0 % step, step)
+    xs = _positions(left, width, size_l0, stride_l0, step)
+    ys = _positions(top, height, size_l0, stride_l0, step)
     grid_y, grid_x = np.meshgrid(ys, xs, indexing="ij")
     return grid_x.ravel(), grid_y.ravel()
 
 
-def _positions(start: int, extent: int, size: int, stride: int) -> np.ndarray:
+def _positions(start: int, extent: int, size: int, stride: int, step: int) -> np.ndarray:
+    first = start + -start % step
+    extent -= first - start
     n = (extent - size) // stride + 1 if extent >= size else 0
     rest = extent - (size + (n - 1) * stride) if n else 0
-    return start + rest // 2 + stride * np.arange(n, dtype=np.int64)
+    return first + rest // 2 // step * step + stride * np.arange(n, dtype=np.int64)
 
 
 def box_means(array: np.ndarray, boxes: np.ndarray) -> np.ndarray:

@@ -26,7 +26,7 @@ bundle = open_bundle(Path(job["bundle"]))
 card = bundle.card
 exact = slide_tiling(card) | {"read_path": "level0"}
 with Slide(job["slide"]) as slide:
-    mask = mask_slide(slide, spec=MaskSpec())
+    mask = mask_slide(slide, spec=MaskSpec(), measure=False)
     tiles = tile_slide(slide, mask, spec=TileSpec(**exact), slide_id="S", patient_id=None)
     size = int(tiles.size_l0.iloc[0])
     width, height = slide.size

@@ -11,7 +11,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-import cv2
 import numpy as np
 from PIL import Image
 
@@ -69,11 +68,7 @@ def prepare(tile: np.ndarray, card: Card) -> np.ndarray:
     if card.image_size == card.store_size:
         return tile
     size = (card.image_size, card.image_size)
-    # four bytes a pixel is how Pillow works inside: it need not convert
-    wide = Image.frombuffer("RGBX", tile.shape[1::-1], cv2.cvtColor(tile, cv2.COLOR_RGB2RGBA),
-                            "raw", "RGBX", 0, 1)  # fmt: skip
-    small = np.asarray(wide.resize(size, Image.Resampling.BILINEAR))
-    return cv2.cvtColor(small, cv2.COLOR_RGBA2RGB)
+    return np.asarray(Image.fromarray(tile).resize(size, Image.Resampling.BILINEAR))
 
 
 def classify_tiles(runtime: Runtime, tiles: Iterable[np.ndarray]) -> Iterator[np.ndarray]:

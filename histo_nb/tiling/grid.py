@@ -69,8 +69,7 @@ def tile_slide(
         )
     stride_l0 = max(round((spec.stride or spec.tile_size) * plan.size_l0 / plan.tile_size), 1)
     # The grid hangs on the scan, not on the mask: a corrected mask moves no tile.
-    x, y = plan_grid(slide.bounds, size_l0=plan.size_l0, stride_l0=stride_l0)
-    x, y = x - x % plan.step, y - y % plan.step
+    x, y = plan_grid(slide.bounds, size_l0=plan.size_l0, stride_l0=stride_l0, step=plan.step)
     boxes = np.stack([x, y, x + plan.size_l0, y + plan.size_l0], axis=1) / mask.downsample
     tissue = box_means(mask.array, boxes).clip(0, 1)
     pen, soft = (_shares(where, boxes) for where in (mask.pen, mask.soft))

@@ -223,24 +223,41 @@ class Slide:
         return stored
 
     def _is_same(self, level: int, tiles: StoredTiles) -> bool:
-        """Say whether stored tiles decode to what OpenSlide reads, at the fullest places."""
+        """Say whether stored tiles decode to what OpenSlide reads, at the fullest places.
+
+        A place that cannot be read proves nothing; the next one is taken.
+        """
         downsample = self.level_downsamples[level]
         if downsample != round(downsample):  # OpenSlide blends neighbouring pixels then
             return False
-        side, numbers = PROBE_PX // 2, np.argsort(-tiles.counts, kind="stable")[:N_PROBES]
-        for number in numbers.tolist():
-            x = max(number % tiles.columns * tiles.tile[0] - side, 0)
-            y = max(number // tiles.columns * tiles.tile[1] - side, 0)
-            at = (x * round(downsample), y * round(downsample))
-            size = min(PROBE_PX, tiles.size[0] - x), min(PROBE_PX, tiles.size[1] - y)
-            try:
-                expected = self.read_region(*at, level=level, size=size).astype(np.int16)
-                found = tiles.read(x, y, size=size)
-            except SlideError:
-                return False
-            if np.abs(expected - found).max() > MAX_DIFFERENCE:
-                return False
-        return True
+        fullest = np.argsort(-tiles.counts, kind="stable")[: 4 * N_PROBES]
+        n_same = 0
+        for number in fullest.tolist():
+            difference = self._difference(level, tiles, number)
+            if difference is not None:
+                n_same += 1
+                if difference > MAX_DIFFERENCE:
+                    return False
+            if n_same == N_PROBES:
+                break
+        return n_same > 0
+
+    def _difference(self, level: int, tiles: StoredTiles, number: int) -> int | None:
+        """Return the largest difference of a place; None if it cannot be read.
+
+        OpenSlide reads through another handle: after an error a handle is dead.
+        """
+        side, downsample = PROBE_PX // 2, round(self.level_downsamples[level])
+        x = max(number % tiles.columns * tiles.tile[0] - side, 0)
+        y = max(number // tiles.columns * tiles.tile[1] - side, 0)
+        size = min(PROBE_PX, tiles.size[0] - x), min(PROBE_PX, tiles.size[1] - y)
+        try:
+            with Slide(self.path) as other:
+                expected = other.read_region(x * downsample, y * downsample, level=level, size=size)
+            found = tiles.read(x, y, size=size)
+        except SlideError:
+            return None
+        return int(np.abs(expected.astype(np.int16) - found).max())
 
     def thumbnail(self, *, mpp: float) -> tuple[np.ndarray, float]:
         """Return the whole slide at `mpp` and its downsample relative to level 0.

@@ -93,6 +93,8 @@ class StoredTiles:
         right = min(x + size[0], -(-self.size[0] // scale))
         low = min(y + size[1], -(-self.size[1] // scale))
         height = self.tile[1] // scale
+        if min(right, x + size[0]) <= max(x, 0) or low <= max(y, 0):
+            return region
 
         def fill(row: int) -> None:
             top = max(y, row * height)

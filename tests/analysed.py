@@ -3,9 +3,10 @@
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,10 +21,11 @@ from histo_nb.home import Home, open_home
 from histo_nb.masking.masks import mask_path, write_mask
 from histo_nb.masking.tissue import MaskSpec, TissueMask
 from histo_nb.model.bundle import write_bundle
+from histo_nb.model.card import read_card
 from histo_nb.model.network import make_network
+from histo_nb.model.prepared import PREPARED, RUNTIMES_FILE, read_prepared, seal_prepared
 from histo_nb.model.registry import promote
-from histo_nb.model.seal import write_gate
-from histo_nb.scanning.virtual.glass import GLASS_RGB
+from histo_nb.model.seal import CARD, write_gate
 from histo_nb.slide import Slide
 from histo_nb.tiling.grid import TileSpec, tile_slides
 from histo_nb.training.prepare import prepare_model
@@ -42,12 +44,18 @@ def draw(seed: int, size: tuple[int, int] = SIZE) -> np.ndarray:
     for _ in range(size[0] * size[1] // 250):
         centre = tuple(int(rng.integers(0, extent)) for extent in size)
         axes = tuple(int(value) for value in rng.integers(2, 9, 2))
-        colour = (int(rng.integers(90, 150)), int(rng.integers(50, 110)), int(rng.integers(130, 190)))
+        colour = (
+            int(rng.integers(90, 150)),
+            int(rng.integers(50, 110)),
+            int(rng.integers(130, 190)),
+        )
         cv2.ellipse(image, centre, axes, float(rng.uniform(0, 180)), 0, 360, colour, -1)
     return image
 
 
-def write_slide(path: Path, seed: int, *, mpp: float = 0.5, image: np.ndarray | None = None) -> Path:
+def write_slide(
+    path: Path, seed: int, *, mpp: float = 0.5, image: np.ndarray | None = None
+) -> Path:
     """Write a slide in Aperio's layout, level 0 in JPEG tiles of 128 px."""
     image = draw(seed) if image is None else image
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -167,6 +175,15 @@ def prepared() -> Path:
 def slides() -> tuple[Path, ...]:
     """Three slides for analysis; made once, to be copied where they are harmed."""
     return tuple(write_slide(Path(_FOLDER.name) / "slides" / f"S{i}.svs", i) for i in range(3))
+
+
+def change_prepared(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Forge what was measured of a model: change its facts, and seal them and its files anew."""
+    facts = read_prepared(folder)
+    assert facts is not None
+    change(facts)
+    (folder / PREPARED / RUNTIMES_FILE).unlink()
+    seal_prepared(folder / PREPARED, read_card(folder / CARD), facts)
 
 
 def copy_model(home: Home, *, serves: bool = True) -> Path:

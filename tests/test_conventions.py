@@ -39,6 +39,8 @@ LIGHT = [
     "histo_nb.inference.result",
     "histo_nb.inference.regions",
     "histo_nb.inference.predictions",
+    "histo_nb.inference.pipeline",
+    "histo_nb.inference.openvino_runtime",
 ]
 
 

@@ -26,6 +26,7 @@ class Judge:
     gate: dict[str, Any] | None
     reference: Reference | None  # None: the model was not prepared
     runtime: str
+    prepared: str | None  # which preparation its files are of
 
     def answer(
         self, tiles: pd.DataFrame, said: np.ndarray, *, n_failures: int, scanner: str | None,

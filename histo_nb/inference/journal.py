@@ -4,14 +4,15 @@ Fixed records, each with its checksum, appended and never changed: what was writ
 a torn end is cut off.
 """
 
+import fcntl
 import json
-import os
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
+from histo_nb.errors import SlideError
 from histo_nb.files import hash_content, storage_errors
 
 AT_ONCE = 64  # tiles in a write; so many are done again after a kill, at the most
@@ -29,6 +30,11 @@ class Journal:
         All that decides an answer, fit for JSON.
     n_tiles, n_classes
         Rows of the slide's tile table; columns of the probabilities.
+
+    Raises
+    ------
+    SlideError
+        Another process analyses the slide.
     """
 
     def __init__(self, path: Path, decides: Any, *, n_tiles: int, n_classes: int) -> None:
@@ -44,8 +50,9 @@ class Journal:
             ]
         )
         self._header = json.dumps({"histo_nb": 1, "of": hash_content(decides)}).encode() + END
-        self.records = self._open()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with storage_errors(path):
+            self._file = self._lock()
+            self.records = self._open()
 
     @property
     def n_done(self) -> int:
@@ -69,30 +76,46 @@ class Journal:
         for name, values in columns.items():
             records[name] = values
         records["checksum"] = [_checksum(record) for record in records]
-        with storage_errors(self.path), self.path.open("ab") as file:
-            if file.tell() == 0:
-                file.write(self._header)
-            file.write(records.tobytes())
+        with storage_errors(self.path):
+            self._file.write(records.tobytes())
+            self._file.flush()
         self.records = np.concatenate([self.records, records])
+
+    def close(self) -> None:
+        """Leave the file to another analysis."""
+        self._file.close()
 
     def remove(self) -> None:
         """Remove the file: the result is written."""
         self.path.unlink(missing_ok=True)
+        self.close()
+
+    def _lock(self) -> BinaryIO:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        file = self.path.open("a+b")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.close()
+            raise SlideError(
+                f"{self.path.parent.name} is being analysed by another process; wait for it"
+            ) from error
+        return file
 
     def _open(self) -> np.ndarray:
         """Return the whole records of an earlier analysis of the same kind; cut off the rest."""
-        empty = np.zeros(0, self._kind)
-        if not self.path.is_file():
-            return empty
-        content = self.path.read_bytes()
+        self._file.seek(0)
+        content = self._file.read()
         if not content.startswith(self._header):
-            self.remove()
-            return empty
+            self._file.truncate(0)
+            self._file.write(self._header)
+            self._file.flush()
+            return np.zeros(0, self._kind)
         body = content[len(self._header) :]
         records = np.frombuffer(body, self._kind, count=len(body) // self._kind.itemsize)
         valid = [_checksum(record) == record["checksum"] for record in records]
         n = valid.index(False) if False in valid else len(records)
-        os.truncate(self.path, len(self._header) + n * self._kind.itemsize)
+        self._file.truncate(len(self._header) + n * self._kind.itemsize)
         return records[:n].copy()
 
 

@@ -53,16 +53,20 @@ class OpenVinoRuntime:
         """Yield what the network says of single (I, I, 3) uint8 images, in order."""
         free = deque(self._requests)
         busy: deque[tuple[list[Key], Any]] = deque()
-        for keys, batch in in_batches(images, self._batch):
-            if not free:
-                keys_done, request = busy.popleft()
-                yield from _collect(keys_done, request)
-                free.append(request)
-            request = free.popleft()
-            request.start_async({0: batch})
-            busy.append((keys, request))
-        for keys, request in busy:
-            yield from _collect(keys, request)
+        try:
+            for keys, batch in in_batches(images, self._batch):
+                if not free:
+                    keys_done, request = busy.popleft()
+                    yield from _collect(keys_done, request)
+                    free.append(request)
+                request = free.popleft()
+                request.start_async({0: batch})
+                busy.append((keys, request))
+            while busy:
+                yield from _collect(*busy.popleft())
+        finally:
+            for _, request in busy:  # broken off
+                request.wait()
 
 
 def _collect(keys: list[Key], request: Any) -> Iterator[tuple[Key, Answers]]:

@@ -23,7 +23,7 @@ from histo_nb.geometry import check_positive
 from histo_nb.home import Home
 from histo_nb.inference.answer import Judge
 from histo_nb.inference.journal import AT_ONCE, Journal
-from histo_nb.inference.reference import Reference, read_reference
+from histo_nb.inference.reference import read_reference
 from histo_nb.inference.result import result_folder, write_result
 from histo_nb.inference.runtime import (
     Answers,
@@ -38,10 +38,10 @@ from histo_nb.inference.trust import scanner_of
 from histo_nb.masking.masks import mask_path, mask_slides
 from histo_nb.masking.quality import tile_sharpness
 from histo_nb.masking.tissue import MaskSpec
-from histo_nb.model.card import Card, check_tiles, read_card, slide_tiling
-from histo_nb.model.prepared import REFERENCE, check_file, read_prepared
+from histo_nb.model.card import Card, check_tiles, slide_tiling
+from histo_nb.model.prepared import REFERENCE, find_file, read_prepared
 from histo_nb.model.registry import production_model
-from histo_nb.model.seal import CARD, read_gate
+from histo_nb.model.seal import check_bundle, read_gate
 from histo_nb.slide import Slide
 from histo_nb.tiling.grid import TileSpec, tile_slides
 from histo_nb.tiling.reader import read_tiles
@@ -90,7 +90,7 @@ def analyse_slides(
     """
     spec = spec or AnalysisSpec()
     folder = production_model(home)
-    card = read_card(folder / CARD)
+    card = check_bundle(folder, weights=False)
     if tiles is not None:
         check_tiles(tiles, card)
     slides = home.catalog.slides(slide_ids).slide_id.tolist()
@@ -110,18 +110,15 @@ def _open(folder: Path, spec: AnalysisSpec) -> tuple[Runtime, Judge]:
         precision=spec.precision,
         n_threads=spec.n_threads or None,
     )
+    prepared = read_prepared(folder)
     judge = Judge(
         card=runtime.card,
         gate=read_gate(folder),
-        reference=_find_reference(folder),
+        reference=read_reference(find_file(folder, REFERENCE, prepared)) if prepared else None,
         runtime=runtime.name,
+        prepared=prepared["sha256"] if prepared else None,
     )
     return runtime, judge
-
-
-def _find_reference(folder: Path) -> Reference | None:
-    prepared = read_prepared(folder)
-    return read_reference(check_file(folder, REFERENCE, prepared)) if prepared else None
 
 
 def _prefetch(
@@ -143,8 +140,9 @@ class _Cut:
 
     slide_id: str
     tiles: pd.DataFrame
-    scanner: str | None
     failures: list[dict[Any, Any]]
+    scanner: str | None = None
+    changed_ns: int = 0  # when the file was written
 
 
 class _Cutter:
@@ -159,19 +157,21 @@ class _Cutter:
 
     def __call__(self, slide_id: str) -> _Cut:
         tiles, failures = self._cut(slide_id)
-        scanner = None
-        if len(tiles):
-            try:
-                row = tiles.iloc[0]
-                with Slide(row.slide_path, slide_mpp=row.slide_mpp) as slide:
-                    scanner = scanner_of(slide)
-            except SlideError as error:
-                return _Cut(slide_id, tiles.head(0), None, [_failure(slide_id, "reading", error)])
-        return _Cut(slide_id, tiles.reset_index(drop=True), scanner, failures)
+        if tiles.empty:
+            return _Cut(slide_id, tiles, failures)
+        row = tiles.iloc[0]
+        try:
+            with Slide(row.slide_path, slide_mpp=row.slide_mpp) as slide:
+                scanner, changed_ns = scanner_of(slide), slide.path.stat().st_mtime_ns
+        except (SlideError, OSError) as error:
+            return _Cut(slide_id, tiles.head(0), [_failure(slide_id, "reading", error)])
+        return _Cut(slide_id, tiles.reset_index(drop=True), failures, scanner, changed_ns)
 
     def _cut(self, slide_id: str) -> tuple[pd.DataFrame, list[dict[Any, Any]]]:
         if self._tiles is not None:
-            return self._tiles[self._tiles.slide_id == slide_id], []
+            own = self._tiles[self._tiles.slide_id == slide_id]
+            said = SlideError(f"{slide_id} has no tile in the table that was given")
+            return own, [] if len(own) else [_failure(slide_id, "tiling", said)]
         if not mask_path(self._home, slide_id).is_file():
             _, failed = mask_slides(self._home, [slide_id], spec=self._mask, measure=False)
             if len(failed):
@@ -224,15 +224,20 @@ class _Analysis:
             self._finish_done()
         finally:
             for job in self._jobs:  # interrupted: what is known is kept
-                self._note(job)
                 job.bar.close()
+                self._note(job)
+                job.journal.close()
 
     def _read(self, cuts: Iterator[_Cut]) -> Iterator[tuple[tuple[_Job, int], np.ndarray]]:
         for cut in cuts:
             self.failures += cut.failures
             if cut.tiles.empty:
                 continue
-            job = self._begin(cut)
+            try:
+                job = self._begin(cut)
+            except SlideError as error:
+                self.failures.append(_failure(cut.slide_id, "analysis", error))
+                continue
             try:
                 for number, image in self._read_slide(job):
                     job.n_read += 1
@@ -248,9 +253,9 @@ class _Analysis:
         decides = [
             card.model_id,
             self._runtime.name,
-            self._judge.reference.limit if self._judge.reference else None,
+            self._judge.prepared,
             cut.tiles[[*PLACE]].astype(str).to_numpy().tolist(),
-            Path(cut.tiles.slide_path.iloc[0]).stat().st_mtime_ns,
+            cut.changed_ns,
         ]  # fmt: skip
         journal = Journal(path, decides, n_tiles=len(cut.tiles), n_classes=len(card.classes))
         bar = tqdm(
@@ -310,7 +315,9 @@ class _Analysis:
             job = self._jobs.pop(0)
             self._note(job)
             job.bar.close()
-            if not job.failed:
+            if job.failed:
+                job.journal.close()
+            else:
                 self._answer(job)
 
     def _answer(self, job: _Job) -> None:

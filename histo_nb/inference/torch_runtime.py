@@ -25,7 +25,8 @@ class TorchRuntime:
 
     def __init__(self, bundle: Bundle, *, precision: str = "fp32") -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.card, self.name = bundle.card, f"torch {precision}"
+        on_gpu = " on GPU" if self.device.type == "cuda" else ""
+        self.card, self.name = bundle.card, f"torch {precision}{on_gpu}"
         self._dtype = DTYPES.get(precision)
         network = bundle.network.to(self.device).to(memory_format=torch.channels_last)
         self._network: Any = WithFeatures(network).eval()

@@ -1,4 +1,4 @@
-"""A bundle's network in OpenVINO's format: `openvino/<precision>.xml` and `.bin`, data only.
+"""A bundle's network in OpenVINO's format: `prepared/<precision>.xml` and `.bin`, data only.
 
 Input (B, I, I, 3) uint8 RGB, as pixels lie in memory; normalisation is part of the network.
 Outputs: logits (B, n_classes), features (B, D); float32. Loads no torch until a network is made.
@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 
 from histo_nb.errors import BundleError
-from histo_nb.files import writing_folder
 from histo_nb.model.card import Card
-from histo_nb.model.prepared import OPENVINO, PREPARE, check_file, read_prepared
+from histo_nb.model.prepared import PREPARE, find_file, read_prepared
 
 BATCH = 4  # tiles at once a core; 8 are 1 % faster, and wait twice as long
 HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}  # int8: of what is not quantised
@@ -28,11 +27,6 @@ def openvino() -> ModuleType:
     import openvino as loaded  # noqa: PLC0415 - 0.3 s that not all need
 
     return loaded
-
-
-def network_files(precision: str) -> list[str]:
-    """Return the names of a precision's files in the bundle."""
-    return [f"{OPENVINO}/{FILES[precision]}.{suffix}" for suffix in ("xml", "bin")]
 
 
 def can_compute(precision: str) -> bool:
@@ -52,7 +46,8 @@ def read_network(folder: Path, precision: str) -> Any:
     prepared = read_prepared(folder)
     if prepared is None:
         raise BundleError(f"{folder.name} has no network for OpenVINO; {PREPARE} {folder.name}")
-    xml, weights = (check_file(folder, name, prepared) for name in network_files(precision))
+    names = (f"{FILES[precision]}.{suffix}" for suffix in ("xml", "bin"))
+    xml, weights = (find_file(folder, name, prepared) for name in names)
     try:
         return openvino().Core().read_model(xml, weights)
     except RuntimeError as error:
@@ -60,15 +55,10 @@ def read_network(folder: Path, precision: str) -> Any:
         raise BundleError(f"{xml} cannot be read ({said}); {PREPARE} {folder.name}") from error
 
 
-def write_networks(networks: dict[str, Any], folder: Path) -> list[str]:
-    """Write the networks of a bundle, by their precisions, instead of earlier ones; return names.
-
-    The names are those of the files in the bundle.
-    """
-    with writing_folder(folder / OPENVINO, replace=True) as temporary:
-        for precision, network in networks.items():
-            openvino().save_model(network, temporary / f"{precision}.xml", compress_to_fp16=False)
-    return [name for precision in networks for name in network_files(precision)]
+def write_networks(networks: dict[str, Any], folder: Path) -> None:
+    """Write networks by their precisions into a folder."""
+    for precision, network in networks.items():
+        openvino().save_model(network, folder / f"{precision}.xml", compress_to_fp16=False)
 
 
 def convert_network(network: Any, card: Card) -> Any:
@@ -106,7 +96,8 @@ def quantize_network(network: Any, images: np.ndarray) -> Any:
     openvino()  # before NNCF, which would report as well
     import nncf  # noqa: PLC0415 - seconds
 
-    n = len(images) // BATCH * BATCH
+    n = max(len(images) // BATCH, 1) * BATCH
+    images = images[np.arange(n) % len(images)]
     batches = [images[start : start + BATCH] for start in range(0, n, BATCH)]
     return nncf.quantize(
         network,

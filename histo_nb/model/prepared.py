@@ -1,6 +1,7 @@
-"""What was measured of a bundle's runtimes, kept beside its card: `runtimes.json`, sealed.
+"""What a model was given to analyse slides, in the folder `prepared` of its bundle, sealed.
 
-Loads no torch.
+`runtimes.json` says what was measured; beside it lie the files it was measured of. The folder is
+replaced as a whole. Loads no torch.
 """
 
 import json
@@ -10,21 +11,20 @@ from typing import Any
 
 from histo_nb.errors import BundleError
 from histo_nb.files import hash_content, hash_file, write_json
-from histo_nb.model.card import read_card
+from histo_nb.model.card import Card, read_card
 from histo_nb.model.seal import CARD, read_object
 
+PREPARED = "prepared"
 RUNTIMES_FILE, REFERENCE = "runtimes.json", "reference.safetensors"
-OPENVINO = "openvino"  # folder of the networks in its format
 PREPARE = "call `histo-nb prepare-model`"
 
 
-def write_prepared(folder: Path, facts: Mapping[str, Any], files: list[str]) -> dict[str, Any]:
-    """Write what was measured, with the hash of each file it was measured of; return it."""
-    card = read_card(folder / CARD)
+def seal_prepared(folder: Path, card: Card, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Write what was measured into a folder, with the hash of each file in it; return it."""
     own = {
         "model_id": card.model_id,
         "weights_sha256": card.weights_sha256,
-        "files": {name: hash_file(folder / name) for name in files},
+        "files": {path.name: hash_file(path) for path in sorted(folder.iterdir())},
     }
     content: dict[str, Any] = json.loads(json.dumps({**facts, **own}))
     content["sha256"] = _hash(content)
@@ -40,7 +40,7 @@ def read_prepared(folder: Path) -> dict[str, Any] | None:
     BundleError
         The file was changed, or is another model's.
     """
-    path = folder / RUNTIMES_FILE
+    path = folder / PREPARED / RUNTIMES_FILE
     if not path.is_file():
         return None
     content, card = read_object(path, way_out=f"{PREPARE} {folder.name}"), read_card(folder / CARD)
@@ -52,15 +52,15 @@ def read_prepared(folder: Path) -> dict[str, Any] | None:
     return content
 
 
-def check_file(folder: Path, name: str, prepared: Mapping[str, Any]) -> Path:
-    """Return a file of a prepared bundle that is as it was when it was measured.
+def find_file(folder: Path, name: str, prepared: Mapping[str, Any]) -> Path:
+    """Return a file of a prepared bundle, which is as it was when it was measured.
 
     Raises
     ------
     BundleError
         It is missing or has changed.
     """
-    path = folder / name
+    path = folder / PREPARED / name
     if not path.is_file() or hash_file(path) != prepared["files"].get(name):
         raise BundleError(
             f"{path} is missing or not what was measured (SHA-256 differs); "

@@ -79,9 +79,6 @@ def plan_reading(tiles: pd.DataFrame, slide: Slide) -> ReadingPlan | None:
     if level and ((x % step).any() or (y % step).any()):
         return None  # OpenSlide blends neighbouring pixels there
     x, y = x // step, y // step
-    width, height = (extent // scale for extent in stored.size)
-    if x.min() < 0 or y.min() < 0 or max(x.max() - width, y.max() - height) + read_size > 0:
-        return None
     return ReadingPlan(stored, scale, x, y, read_size, _swaths(x, y, read_size))
 
 
@@ -115,6 +112,7 @@ def read_tiles(
     finish = finish or (lambda pixels: pixels)
     with open_source(tiles.iloc[0].to_dict()) as source:
         before = source.path.stat()
+        _check_inside(tiles, source)
         plan = plan_reading(tiles, source) if isinstance(source, Slide) else None
         one_by_one = _OneByOne(tiles, read, finish)
         if plan is None:
@@ -260,6 +258,18 @@ def _swaths(x: np.ndarray, y: np.ndarray, read_size: int) -> list[list[int]]:
     columns = max(OPEN_BYTES // (3 * read_size**2) // at_once, 1)
     swath = np.searchsorted(starts_x, x) // columns
     return [np.flatnonzero(swath == n).tolist() for n in np.unique(swath)]
+
+
+def _check_inside(tiles: pd.DataFrame, source: Slide | ImageFile) -> None:
+    """Raise `SlideError` if a row lies outside: what is there would be blank."""
+    width, height = source.size
+    right, low = tiles.x + tiles.size_l0, tiles.y + tiles.size_l0
+    outside = (tiles.x < 0) | (tiles.y < 0) | (right > width) | (low > height)
+    if outside.any():
+        raise SlideError(
+            f"{outside.sum()} tiles lie outside {source.path.name}, {width} × {height} px: it is "
+            "another file than the one that was cut; tile it again"
+        )
 
 
 def _check_same(source: Slide | ImageFile, before: os.stat_result) -> None:

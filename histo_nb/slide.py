@@ -200,7 +200,10 @@ class Slide:
         """
         with self._proving:
             if not self._stored:
-                self._file = os.open(self.path, os.O_RDONLY)
+                try:
+                    self._file = os.open(self.path, os.O_RDONLY)
+                except OSError:  # gone meanwhile: OpenSlide has it open, or says so
+                    return None
                 levels = enumerate(open_stored(self.path, self._file, self.level_sizes))
                 same = {n: tiles for n, tiles in levels if self._is_same(n, tiles)}
                 self._stored = {**same, -1: None}  # looked at, whatever was found

@@ -163,4 +163,6 @@ def _stored(name: str, file: int, page: tifffile.TiffPage) -> StoredTiles:
     )
     if len(level.counts) != level.columns * level.rows or len(level.offsets) != len(level.counts):
         raise ValueError(f"{len(level.counts)} tiles for {level.columns} × {level.rows}")
+    if (level.offsets + level.counts).max() > os.fstat(file).st_size:
+        raise ValueError("tiles outside the file")
     return level

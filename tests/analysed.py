@@ -100,10 +100,10 @@ def add_slide(home: Home, path: Path, name: str, *, mask: bool = True) -> str:
 
 
 def label_tiles(home: Home, names: Sequence[str]) -> pd.DataFrame:
-    """Tiles of slides, their classes in turn."""
+    """Tiles of slides, every second one normal; the others are raised by copies."""
     tiles, _ = tile_slides(home, list(names), spec=TileSpec(tile_size=TILE, min_tissue=0.1))
     return tiles.assign(
-        label=[CLASSES[i % 3] for i in range(len(tiles))],
+        label=[CLASSES[min(i % 4, 2)] for i in range(len(tiles))],
         label_fraction=1.0,
         label_source="test",
         labelled_by="test",
@@ -128,7 +128,7 @@ def put_learnt(home: Home, dataset: Dataset, *, seed: int = 0, **card: object) -
         "certificate_sha256": dataset.certificate["sha256"],
     } | card
     made = make_card(**facts)
-    network = make_network(made.network, len(CLASSES), **made.network_args).eval()
+    network = make_network(made.network, len(made.classes), **made.network_args).eval()
     _even_out(network, dataset, made.image_size)
     history = pd.DataFrame({"epoch": [0]})
     folder = write_bundle(network, made, home.models, history=history)

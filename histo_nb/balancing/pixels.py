@@ -1,7 +1,8 @@
 """Tile pixels: the one read path, a store that is decoded once, and the channels' statistics."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
@@ -11,6 +12,7 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 import pandas as pd
+from PIL import Image
 from tqdm.auto import tqdm
 
 from histo_nb.errors import DatasetError, SlideError
@@ -50,6 +52,17 @@ def read_tile(source: Slide | ImageFile, row: Mapping[Any, Any]) -> np.ndarray:
     if angle % 90 == 0:
         return turn(source.read_tile(row, size=size), angle, flip=row.get("flip", False))
     return turn(_read_rotated(source, row, size=size, angle=angle), 0, flip=row.get("flip", False))
+
+
+def resize_tile(tile: np.ndarray, size: int) -> np.ndarray:
+    """Return a (S, S, 3) uint8 tile as a network is shown it, (size, size, 3) uint8.
+
+    Antialiased bilinear, by Pillow: torch's own rounds otherwise by a grey value here and there,
+    and analysis must see what training saw without loading torch. Runs in any thread.
+    """
+    if tile.shape[0] == size:
+        return tile
+    return np.asarray(Image.fromarray(tile).resize((size, size), Image.Resampling.BILINEAR))
 
 
 def turn(tile: np.ndarray, angle: float, *, flip: bool) -> np.ndarray:
@@ -198,11 +211,12 @@ def _decode(rows: pd.DataFrame, path: Path) -> None:
     )
     with tqdm(total=len(todo), desc="decoding", unit="tile") as bar:
         for _, tiles in todo.groupby("slide_path", sort=False):
-            for numbers, read in _batched(tiles, size):
-                pixels[numbers] = read
-                bar.update(len(numbers))
-                pixels.flush()  # the pixels first, then the mark: a mark never lies
-                done[numbers] = 1
+            with closing(_batched(tiles, size)) as batches:
+                for numbers, read in batches:
+                    pixels[numbers] = read
+                    bar.update(len(numbers))
+                    pixels.flush()  # the pixels first, then the mark: a mark never lies
+                    done[numbers] = 1
     done.flush()
     sync(part)
     part.replace(path)
@@ -223,12 +237,12 @@ def _open_part(
 
 def _batched(
     tiles: pd.DataFrame, size: int, *, at_once: int = 64
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+) -> Generator[tuple[np.ndarray, np.ndarray]]:
     """Yield index and (n, S, S, 3) pixels of the tiles of one slide or image, some at a time."""
-    answers = read_tiles(tiles, read_tile, size=size)
-    while some := list(islice(answers, at_once)):
-        read = [_need(pixels) for _, pixels in some]
-        yield tiles.index.to_numpy()[[number for number, _ in some]], np.stack(read)
+    with closing(read_tiles(tiles, read_tile, size=size)) as answers:
+        while some := list(islice(answers, at_once)):
+            read = [_need(pixels) for _, pixels in some]
+            yield tiles.index.to_numpy()[[number for number, _ in some]], np.stack(read)
 
 
 def _need(pixels: Any) -> np.ndarray:

@@ -2,8 +2,11 @@
 
 from typing import Literal
 
+import numpy as np
 import torch
 from torchvision.transforms import v2
+
+from histo_nb.balancing.pixels import resize_tile
 
 Normalize = Literal["std", "variance"]
 
@@ -44,6 +47,23 @@ class RandomRightAngle(torch.nn.Module):
         return image.rot90(int(torch.randint(4, ())), dims=(-2, -1))
 
 
+class WholeTile(torch.nn.Module):
+    """Resize (…, 3, S, S) uint8 tiles as `pixels.resize_tile` does."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return (…, 3, size, size) uint8."""
+        if images.shape[-1] == self.size:
+            return images
+        tiles = images.flatten(0, -4) if images.ndim > 3 else images[None]
+        small = [resize_tile(tile.permute(1, 2, 0).numpy(), self.size) for tile in tiles]
+        resized = torch.from_numpy(np.stack(small)).permute(0, 3, 1, 2)
+        return resized.reshape(*images.shape[:-2], self.size, self.size)
+
+
 def training_transform(
     *,
     image_size: int,
@@ -75,7 +95,7 @@ def evaluation_transform(
     """Return the one deterministic transform: the whole tile, (…, 3, S, S) uint8 → float32."""
     return v2.Compose(
         [
-            v2.Resize((image_size, image_size), antialias=True),
+            WholeTile(image_size),
             v2.ToDtype(torch.float32, scale=True),
             _normalization(statistics, normalize),
         ]

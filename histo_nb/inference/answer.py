@@ -62,7 +62,9 @@ class Judge:
             class_fractions=verdict.class_fractions,
             rule=rule.describe(card.normal_class),
             tissue_mm2=tissue_mm2,
-            gate_passed=bool(self.gate and self.gate.get("passed") and not self.gate["lowered"]),
+            gate_passed=bool(
+                self.gate and self.gate.get("passed") and not self.gate.get("lowered")
+            ),
             n_failures=n_failures,
             doubts=find_doubts(
                 predictions,

@@ -7,8 +7,9 @@ a torn end is cut off.
 import fcntl
 import json
 import zlib
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -77,8 +78,7 @@ class Journal:
             records[name] = values
         records["checksum"] = [_checksum(record) for record in records]
         with storage_errors(self.path):
-            self._file.write(records.tobytes())
-            self._file.flush()
+            self._append(records.tobytes())
         self.records = np.concatenate([self.records, records])
 
     def close(self) -> None:
@@ -90,9 +90,14 @@ class Journal:
         self.path.unlink(missing_ok=True)
         self.close()
 
-    def _lock(self) -> BinaryIO:
+    def _append(self, content: bytes) -> None:
+        """Write all of it; what a full disk takes only a part of is a torn end."""
+        while content:
+            content = content[self._file.write(content) or 0 :]
+
+    def _lock(self) -> FileIO:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        file = self.path.open("a+b")
+        file = self.path.open("a+b", buffering=0)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -105,11 +110,10 @@ class Journal:
     def _open(self) -> np.ndarray:
         """Return the whole records of an earlier analysis of the same kind; cut off the rest."""
         self._file.seek(0)
-        content = self._file.read()
+        content = self._file.readall()
         if not content.startswith(self._header):
             self._file.truncate(0)
-            self._file.write(self._header)
-            self._file.flush()
+            self._append(self._header)
             return np.zeros(0, self._kind)
         body = content[len(self._header) :]
         records = np.frombuffer(body, self._kind, count=len(body) // self._kind.itemsize)

@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from typing import Any, TypeVar
 
 import numpy as np
@@ -49,7 +49,7 @@ class OpenVinoRuntime:
         )
         self._requests = [compiled.create_infer_request() for _ in range(n_threads + 1)]
 
-    def run(self, images: Iterable[tuple[Key, np.ndarray]]) -> Iterator[tuple[Key, Answers]]:
+    def run(self, images: Iterable[tuple[Key, np.ndarray]]) -> Generator[tuple[Key, Answers]]:
         """Yield what the network says of single (I, I, 3) uint8 images, in order."""
         free = deque(self._requests)
         busy: deque[tuple[list[Key], Any]] = deque()

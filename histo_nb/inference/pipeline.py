@@ -6,8 +6,9 @@ slide's journal, so that a killed analysis goes on where it was.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,8 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from histo_nb.balancing.pixels import read_tile
-from histo_nb.errors import SlideError
+from histo_nb.errors import SlideError, SpecError
 from histo_nb.failures import FAILURE_COLUMNS
-from histo_nb.geometry import check_positive
 from histo_nb.home import Home
 from histo_nb.inference.answer import Judge
 from histo_nb.inference.journal import AT_ONCE, Journal
@@ -61,7 +61,8 @@ class AnalysisSpec:
 
     def __post_init__(self) -> None:
         check_asked(self.runtime, self.precision)
-        check_positive(n_threads=self.n_threads + 1)
+        if self.n_threads < 0:
+            raise SpecError(f"n_threads={self.n_threads} must not be below 0; 0 = all cores")
 
 
 def analyse_slides(
@@ -214,13 +215,15 @@ class _Analysis:
     def run(self, cuts: Iterator[_Cut]) -> None:
         """Analyse slides; an interrupted analysis leaves its journals."""
         try:
-            for (job, number), answers in self._runtime.run(self._read(cuts)):
-                job.waiting.append((number, answers))
-                job.n_said += 1
-                job.bar.update()
-                if len(job.waiting) >= AT_ONCE:
-                    self._note(job)
-                self._finish_done()
+            # Closed by name: left to the garbage collector, threads could wait for each other.
+            with closing(self._read(cuts)) as tiles, closing(self._runtime.run(tiles)) as answers:
+                for (job, number), said in answers:
+                    job.waiting.append((number, said))
+                    job.n_said += 1
+                    job.bar.update()
+                    if len(job.waiting) >= AT_ONCE:
+                        self._note(job)
+                    self._finish_done()
             self._finish_done()
         finally:
             for job in self._jobs:  # interrupted: what is known is kept
@@ -228,7 +231,7 @@ class _Analysis:
                 self._note(job)
                 job.journal.close()
 
-    def _read(self, cuts: Iterator[_Cut]) -> Iterator[tuple[tuple[_Job, int], np.ndarray]]:
+    def _read(self, cuts: Iterator[_Cut]) -> Generator[tuple[tuple[_Job, int], np.ndarray]]:
         for cut in cuts:
             self.failures += cut.failures
             if cut.tiles.empty:
@@ -239,9 +242,10 @@ class _Analysis:
                 self.failures.append(_failure(cut.slide_id, "analysis", error))
                 continue
             try:
-                for number, image in self._read_slide(job):
-                    job.n_read += 1
-                    yield (job, number), image
+                with closing(self._read_slide(job)) as images:
+                    for number, image in images:
+                        job.n_read += 1
+                        yield (job, number), image
             except SlideError as error:
                 self.failures.append(_failure(cut.slide_id, "analysis", error))
                 job.failed = True
@@ -257,6 +261,7 @@ class _Analysis:
             cut.tiles[[*PLACE]].astype(str).to_numpy().tolist(),
             cut.changed_ns,
         ]  # fmt: skip
+        _check_unchanged(cut)
         journal = Journal(path, decides, n_tiles=len(cut.tiles), n_classes=len(card.classes))
         bar = tqdm(
             total=len(cut.tiles),
@@ -269,7 +274,7 @@ class _Analysis:
         self._jobs.append(job)
         return job
 
-    def _read_slide(self, job: _Job) -> Iterator[tuple[int, np.ndarray]]:
+    def _read_slide(self, job: _Job) -> Generator[tuple[int, np.ndarray]]:
         """Yield row number and image of the tiles that have no answer yet."""
         card, todo = self._judge.card, job.journal.todo
         if not len(todo):
@@ -282,15 +287,16 @@ class _Analysis:
 
         rows = job.cut.tiles.iloc[todo]
         tiles = read_tiles(rows, read_tile, size=card.store_size, finish=finish, **self._threads)
-        for place, read in tiles:
-            number = int(todo[place])
-            if isinstance(read, SlideError):
-                job.failures.append(_failure(job.cut.slide_id, "reading", read))
-                _check_readable(job)
-                job.bar.update()
-            else:
-                image, *job.seen[number] = read
-                yield number, image
+        with closing(tiles):
+            for place, read in tiles:
+                number = int(todo[place])
+                if isinstance(read, SlideError):
+                    job.failures.append(_failure(job.cut.slide_id, "reading", read))
+                    _check_readable(job)
+                    job.bar.update()
+                else:
+                    image, *job.seen[number] = read
+                    yield number, image
 
     def _note(self, job: _Job) -> None:
         """Write the answers that wait into the journal."""
@@ -331,6 +337,17 @@ class _Analysis:
         failed = pd.DataFrame(job.failures, columns=FAILURE_COLUMNS)
         self.folders.append(write_result(result, self._home, failures=failed))
         job.journal.remove()
+
+
+def _check_unchanged(cut: _Cut) -> None:
+    """Raise `SlideError` if the slide is not the file any more that was cut."""
+    path = Path(cut.tiles.slide_path.iloc[0])
+    try:
+        same = path.stat().st_mtime_ns == cut.changed_ns
+    except OSError:
+        same = False
+    if not same:
+        raise SlideError(f"{path.name} was deleted or replaced after it was cut; start again")
 
 
 def _failure(slide_id: str, step: str, error: Exception) -> dict[str, Any]:

@@ -4,16 +4,15 @@ A runtime other than fp32 on torch is used only if `histo-nb prepare-model` meas
 the same answers. Loads neither torch nor OpenVINO before it is known which one is needed.
 """
 
-import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
-from PIL import Image
 
+from histo_nb.balancing.pixels import resize_tile
 from histo_nb.errors import BundleError, SpecError
 from histo_nb.model.card import Card
 from histo_nb.model.prepared import PREPARE, find_cpu, read_prepared
@@ -44,7 +43,7 @@ class Runtime(Protocol):
     card: Card
     name: str  # "openvino int8"
 
-    def run(self, images: Iterable[tuple[Key, np.ndarray]]) -> Iterator[tuple[Key, Answers]]:
+    def run(self, images: Iterable[tuple[Key, np.ndarray]]) -> Generator[tuple[Key, Answers]]:
         """Yield what the network says of single (I, I, 3) uint8 images of `prepare`, in order."""
         ...
 
@@ -52,8 +51,7 @@ class Runtime(Protocol):
 def prepare(tile: np.ndarray, card: Card) -> np.ndarray:
     """Return what the network is shown of a tile: (I, I, 3) uint8, I = the card's image size.
 
-    The whole tile, antialiased bilinear as Pillow does it; torchvision's transform of the
-    validation part gives the same to the last bit. Runs in any thread.
+    The same pixels as `balancing.transforms.evaluation_transform` gives in training.
 
     Raises
     ------
@@ -65,10 +63,7 @@ def prepare(tile: np.ndarray, card: Card) -> np.ndarray:
             f"tiles of {tile.shape[0]} px were given to model {card.model_id}, which reads "
             f"{card.store_size} px; tile the slides as its card says"
         )
-    if card.image_size == card.store_size:
-        return tile
-    size = (card.image_size, card.image_size)
-    return np.asarray(Image.fromarray(tile).resize(size, Image.Resampling.BILINEAR))
+    return resize_tile(tile, card.image_size)
 
 
 def classify_tiles(runtime: Runtime, tiles: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
@@ -163,9 +158,13 @@ def _passed(prepared: dict[str, Any]) -> dict[str, Any]:
 
     What a processor's own arithmetic decides (bf16, int8) may round otherwise on another.
     """
-    if prepared["cpu"] != find_cpu() or prepared["machine"] != platform.machine():
+    if prepared["cpu"] != find_cpu():
         return {}
-    return {name: facts for name, facts in prepared["runtimes"].items() if facts["passed"]}
+    return {
+        name: facts
+        for name, facts in prepared["runtimes"].items()
+        if facts["passed"] and (name.startswith("openvino") or ("GPU" in name) == GPU.exists())
+    }
 
 
 def _refuse(card: Card, prepared: dict[str, Any] | None, runtime: str, precision: str) -> str:

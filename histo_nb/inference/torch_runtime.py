@@ -1,6 +1,6 @@
 """Classifies with torch: the reference on the CPU (fp32), and the way to a GPU."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,7 +34,7 @@ class TorchRuntime:
             self._network = torch.compile(self._network, mode="reduce-overhead")
         self._transform = card_transform(bundle.card)
 
-    def run(self, images: Iterable[tuple[Key, np.ndarray]]) -> Iterator[tuple[Key, Answers]]:
+    def run(self, images: Iterable[tuple[Key, np.ndarray]]) -> Generator[tuple[Key, Answers]]:
         """Yield what the network says of single (I, I, 3) uint8 images, in order."""
         for keys, batch in in_batches(images, BATCH[self.device.type]):
             logits, features = self._classify(batch)

@@ -5,6 +5,7 @@ replaced as a whole. Loads no torch.
 """
 
 import json
+import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -70,20 +71,20 @@ def find_file(folder: Path, name: str, prepared: Mapping[str, Any]) -> Path:
 
 
 def find_cpu() -> str:
-    """Return the processor's name and those of its abilities that decide how it computes."""
+    """Return the processor's kind and those of its abilities that decide how it computes."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
-    except OSError:
-        import platform  # noqa: PLC0415 - other systems only
-
-        return platform.processor()
+    except OSError:  # not Linux
+        lines = []
     said = dict(part for line in lines if len(part := [s.strip() for s in line.split(":", 1)]) == 2)
-    able = [flag for flag in said.get("flags", "").split() if flag in ABILITIES]
-    return " ".join([said.get("model name", "unknown"), *sorted(able)])
+    name = said.get("model name") or said.get("CPU part") or platform.processor()
+    flags = f"{said.get('flags', '')} {said.get('Features', '')}".split()
+    return " ".join([platform.machine(), name, *sorted(set(flags) & ABILITIES)])
 
 
-ABILITIES = {"avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16",
-             "amx_bf16", "amx_int8", "amx_tile"}  # fmt: skip
+# of x86 and of ARM: what a compiler of networks chooses its arithmetic by
+ABILITIES = {"avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16",
+             "amx_int8", "amx_tile", "asimd", "asimddp", "bf16", "i8mm", "sve", "sve2"}  # fmt: skip
 
 
 def _hash(content: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ import pandas as pd
 
 from histo_nb.errors import BundleError, GateFailed
 from histo_nb.home import Home
+from histo_nb.model.prepared import read_prepared
 from histo_nb.model.production import number_before, production_history, write_entry
 from histo_nb.model.seal import check_bundle, read_gate, registry_locked
 
@@ -59,6 +60,7 @@ def describe_model(home: Home, model_id: str) -> dict[str, Any]:
         "production": bool(entries) and entries[-1]["model_id"] == model_id,
         "served": [period for period in periods if period["model_id"] == model_id],
         "gate": read_gate(folder),
+        "prepared": read_prepared(folder),
         "card": asdict(card),
         "path": folder,
     }

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -74,13 +75,14 @@ def _write_slide(rows: pd.DataFrame, folder: Path, bar: Any) -> list[str]:
     def read(source: Slide | ImageFile, row: dict[Any, Any]) -> np.ndarray:
         return source.read_tile(row, size=size)
 
-    for number, pixels in read_tiles(rows, read, size=size):
-        if isinstance(pixels, SlideError):
-            unread.append(str(pixels))
-        else:
-            path = folder / records[number]["folder"] / _file_name(records[number])
-            Image.fromarray(pixels).save(path)
-        bar.update()
+    with closing(read_tiles(rows, read, size=size)) as tiles:
+        for number, pixels in tiles:
+            if isinstance(pixels, SlideError):
+                unread.append(str(pixels))
+            else:
+                path = folder / records[number]["folder"] / _file_name(records[number])
+                Image.fromarray(pixels).save(path)
+            bar.update()
     return unread
 
 

@@ -9,7 +9,7 @@ other pixels than OpenSlide's, free angles) is read tile by tile, the same way r
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
@@ -89,10 +89,11 @@ def read_tiles(
     size: int,
     finish: Callable[[np.ndarray], Pixels] | None = None,
     n_threads: int = N_THREADS,
-) -> Iterator[Answer]:
+) -> Generator[Answer]:
     """Yield `(row number, pixels)` of the rows of one slide or image, in the order they get ready.
 
-    A row that cannot be read gives its error; no pixel is made up.
+    A row that cannot be read gives its error; no pixel is made up. Whoever does not take all of
+    them must close the generator: threads read ahead.
 
     Parameters
     ----------
@@ -126,7 +127,7 @@ def read_tiles(
 
 def _in_threads(
     work: Callable[[Task], list[Answer]], tasks: Any, n_threads: int
-) -> Iterator[Answer]:
+) -> Generator[Answer]:
     """Yield what work gives, in the order of the tasks; only a few tasks are ahead."""
     with ThreadPoolExecutor(n_threads) as pool:
         waiting: deque[Any] = deque()

@@ -5,7 +5,6 @@ gated the model. One that says something else is refused by name from then on.
 """
 
 import os
-import platform
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,7 +96,6 @@ def prepare_model(home: Home, model_id: str) -> dict[str, Any]:
         facts = {
             "at": now(),
             "cpu": find_cpu(),
-            "machine": platform.machine(),
             "n_threads": os.cpu_count(),
             "packages": {"openvino": openvino().__version__, "torch": torch.__version__},
             "n_tiles": len(valid.rows),

@@ -26,16 +26,20 @@ from analysed import (
     write_slide,
 )
 
+from histo_nb.balancing.pixels import read_tile
 from histo_nb.errors import BundleError, CatalogError, SpecError, StorageError
 from histo_nb.home import Home
 from histo_nb.inference import pipeline
 from histo_nb.inference.pipeline import AnalysisSpec, analyse_slides
 from histo_nb.inference.result import find_result, read_result
+from histo_nb.inference.runtime import classify_tiles, open_runtime, prepare
+from histo_nb.inference.stain import tile_colour
 from histo_nb.model.card import read_card
 from histo_nb.model.prepared import PREPARED, RUNTIMES_FILE, seal_prepared
 from histo_nb.model.registry import promote
-from histo_nb.model.seal import CARD
+from histo_nb.model.seal import CARD, write_gate
 from histo_nb.tiling.grid import TileSpec, tile_slides
+from histo_nb.tiling.reader import read_tiles
 from histo_nb.widgets.facts import slide_facts
 
 N_TILES = 130  # of each slide: 13 × 10
@@ -157,6 +161,21 @@ def test_a_result_read_back_says_what_it_is_worth(usual):
     assert slide_facts(result)["warnings"] == result.doubts
 
 
+def test_each_row_has_what_the_network_says_of_its_tile(ward, usual):
+    """Rows stand in the order of the tile table, whatever order they were read in."""
+    rows = read_result(usual["S0"]).predictions
+    tiles, _ = tile_slides(ward, ["S0"], spec=TileSpec(tile_size=TILE))
+    assert rows.tile_id.tolist() == tiles.tile_id.tolist()
+    pixels = dict(read_tiles(tiles, read_tile, size=TILE))
+    runtime = open_runtime(prepared(), runtime="openvino", precision="fp32")
+    found = np.stack(list(classify_tiles(runtime, [pixels[i] for i in range(N_TILES)])))
+    shown = [f"prob_{name}" for name in runtime.card.classes]
+    np.testing.assert_array_equal(rows[shown].to_numpy(np.float32), found)
+    images = [prepare(pixels[i], runtime.card) for i in range(N_TILES)]
+    colours = np.stack([tile_colour(image) for image in images])
+    np.testing.assert_array_equal(rows[["od_red", "od_green", "od_blue"]].to_numpy(), colours)
+
+
 def test_slides_in_one_call_are_answered_as_one_by_one(ward, usual):
     """The last tiles of a slide share a batch with the first of the next."""
     for name in ("S2", "S0", "S1"):
@@ -169,7 +188,7 @@ def test_slides_in_one_call_are_answered_as_one_by_one(ward, usual):
         check_same(folder, usual[folder.parent.name])
 
 
-@pytest.mark.parametrize("n_threads", [2, 3, 0])
+@pytest.mark.parametrize("n_threads", [2, 3])
 def test_the_tables_are_equal_for_any_number_of_threads(ward, usual, n_threads):
     folders, _ = analyse_slides(ward, [], spec=replace(OPENVINO, n_threads=n_threads))
     for folder in folders:
@@ -452,12 +471,12 @@ def harm_when(monkeypatch):
     """Lets something happen to a slide's file when it was cut, or is being read."""
 
     def set_up(when: str, path: Path, harm) -> None:
-        begin, reading = pipeline.Journal, pipeline.read_tiles
+        begin, reading = pipeline.result_folder, pipeline.read_tiles
 
-        def begin_later(journal, *arguments, **options):
-            if when == "cut" and journal.parent.name == path.stem:
+        def begin_later(home, slide_id, model_id):
+            if when == "cut" and slide_id == path.stem:
                 harm(path)
-            return begin(journal, *arguments, **options)
+            return begin(home, slide_id, model_id)
 
         def harm_soon(rows, *arguments, **options):
             for n, read in enumerate(reading(rows, *arguments, **options)):
@@ -465,7 +484,7 @@ def harm_when(monkeypatch):
                     harm(path)
                 yield read
 
-        monkeypatch.setattr(pipeline, "Journal", begin_later)
+        monkeypatch.setattr(pipeline, "result_folder", begin_later)
         monkeypatch.setattr(pipeline, "read_tiles", harm_soon)
 
     return set_up
@@ -574,13 +593,13 @@ def spoil(folder: Path, what: str) -> None:
         path.write_bytes(content)
 
 
-@pytest.mark.parametrize(
-    "what",
-    ["card.json", "card.json gone", "model.safetensors", "model.safetensors gone", "history.csv",
-     "gate.json", "checksums.json gone", "prepared/runtimes.json", "prepared/reference.safetensors",
-     "prepared/reference.safetensors gone", "prepared/fp32.bin", "prepared/fp32.xml",
-     "prepared/fp32.bin gone"],
-)  # fmt: skip
+SPOILT = [
+    "card.json", "model.safetensors", "model.safetensors gone", "gate.json", "checksums.json gone",
+    "prepared/runtimes.json", "prepared/reference.safetensors gone", "prepared/fp32.bin",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("what", SPOILT)
 def test_a_bundle_that_was_tampered_with_classifies_nothing(ward, what):
     spoil(ward.models / prepared().name, what)
     with pytest.raises(BundleError):
@@ -621,9 +640,8 @@ def test_a_full_disk_at_the_result_keeps_the_answers(small_results, usual, watch
     ward = small_results
     with pytest.raises(StorageError, match="disk is full"):
         analyse_slides(ward, ["S0"], spec=OPENVINO)
-    assert [path.name for path in ward.results.rglob("*") if path.is_file()] == [
-        f"{prepared().name}.journal"
-    ], "nothing half-written"
+    left = sorted(path.name for path in ward.results.rglob("*"))
+    assert left == [f"{prepared().name}.journal", "S0"], "nothing half-written"
     with pytest.raises(CatalogError):
         find_result(ward, "S0")
     remount = ["mount", "-o", "remount,size=4m", str(ward.results)]
@@ -674,3 +692,22 @@ def test_a_model_that_was_not_prepared_says_that_it_keeps_no_record(ward):
     assert result.runtime == "torch fp32"
     assert any("keeps no record" in doubt for doubt in result.doubts)
     assert result.predictions.distance.isna().all()
+
+
+@pytest.mark.parametrize(
+    ("gate", "passed"),
+    [
+        ({"passed": True, "reasons": []}, True),  # as gates were before they could be lowered
+        ({"passed": True, "reasons": [], "lowered": {"min_accuracy": 0.1}}, False),
+        ({"passed": False, "reasons": ["no"], "lowered": {}}, False),
+        (None, False),
+    ],
+    ids=str,
+)
+def test_a_result_says_whether_its_model_passed_its_gate(ward, gate, passed):
+    folder = ward.models / prepared().name
+    (folder / "gate.json").unlink()
+    if gate:
+        write_gate(folder, gate)
+    ((result_folder,), _) = analyse_slides(ward, ["S0"], spec=OPENVINO)
+    assert read_result(result_folder).gate_passed is passed

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import subprocess
 import sys
 from dataclasses import replace
@@ -25,7 +26,7 @@ from histo_nb.model.bundle import open_bundle
 from histo_nb.model.features import WithFeatures
 from histo_nb.model.network import make_network
 from histo_nb.model.openvino_files import read_network
-from histo_nb.model.prepared import PREPARED, read_prepared
+from histo_nb.model.prepared import PREPARED, find_cpu, read_prepared
 from histo_nb.model.seal import check_bundle
 
 N = 37  # images: two batches of torch and a part, nine of OpenVINO and a part
@@ -56,9 +57,9 @@ def images() -> list[tuple[int, np.ndarray]]:
 
 
 def ask(runtime, images) -> dict[int, tuple[bytes, bytes]]:
-    """What a runtime says of images, to the last bit."""
+    """What a runtime says of images, to the last bit; looked at when all was said."""
     said = {}
-    for key, answers in runtime.run(iter(images)):
+    for key, answers in list(runtime.run(iter(images))):
         assert answers.logits.shape[0] == answers.features.shape[0] == 1
         assert answers.logits.dtype == answers.features.dtype == np.float32
         said[key] = answers.logits.tobytes(), answers.features.tobytes()
@@ -74,23 +75,30 @@ def open_ov(precision: str, *, n_threads: int | None = 1) -> OpenVinoRuntime:
 # ------------------------------------------------------------------------ what the network sees
 @pytest.mark.parametrize(
     ("store", "size"),
-    [(64, 32), (64, 64), (64, 63), (64, 1), (100, 33), (512, 224), (512, 299), (256, 255),
-     (224, 224), (37, 36)],
+    [(64, 32), (64, 64), (64, 63), (64, 1), (100, 33), (512, 224), (512, 299), (256, 224),
+     (224, 224), (37, 36), (512, 480)],
 )  # fmt: skip
 @pytest.mark.parametrize("normalize", ["std", "variance"])
-def test_it_is_what_torchvision_shows_it_to_the_last_bit(store, size, normalize):
+def test_it_is_what_training_shows_it_to_the_last_bit(store, size, normalize):
     rng = np.random.default_rng(store + size)
     card = make_card(store_size=store, image_size=size, normalize=normalize)
     whole = evaluation_transform(image_size=size, statistics=card.statistics, normalize=normalize)
     noise = rng.integers(0, 256, (store, store, 3)).astype(np.uint8)
     ramp = np.linspace(0, 255, store * store * 3).reshape(store, store, 3).astype(np.uint8)
     checks = (255 * (np.indices((store, store)).sum(0)[..., None] % 2)).repeat(3, 2)
-    for tile in (noise, ramp, checks.astype(np.uint8), noise[:, ::-1], noise.transpose(1, 0, 2)):
+    tiles = [noise, ramp, checks.astype(np.uint8), noise[:, ::-1], noise.transpose(1, 0, 2)]
+    given = torch.from_numpy(np.stack(tiles)).permute(0, 3, 1, 2)
+    batched = whole(given)
+    for tile, one, in_batch in zip(tiles, given, batched, strict=True):
         small = prepare(tile, card)
         assert (small.shape, small.dtype) == ((size, size, 3), np.uint8)
-        given, shown = (torch.from_numpy(a.copy()).permute(2, 0, 1) for a in (tile, small))
-        assert torch.equal(shown, v2.functional.resize(given, [size, size], antialias=True))
-        assert torch.equal(card_transform(card)(shown[None])[0], whole(given))
+        shown = torch.from_numpy(small.copy()).permute(2, 0, 1)
+        torchvision = v2.functional.resize(one, [size, size], antialias=True)
+        assert (shown.int() - torchvision.int()).abs().max() <= 1 + (size == 480)
+        normalised = card_transform(card)(shown[None])[0].numpy()
+        np.testing.assert_array_equal(normalised, whole(one).numpy())
+        np.testing.assert_array_equal(normalised, whole(one.contiguous()).numpy())
+        np.testing.assert_array_equal(normalised, in_batch.numpy())
 
 
 @pytest.mark.parametrize("size", [32, 63, 65, 128])
@@ -272,6 +280,21 @@ def test_torch_is_taken_where_there_is_a_gpu(folder, monkeypatch, tmp_path):
     assert open_runtime(folder, runtime="openvino").name == "openvino fp32"
 
 
+def test_what_was_measured_on_a_gpu_is_not_computed_without_one(folder):
+    """On the CPU, half precision was never compared with anything."""
+
+    def on_gpu(facts):
+        exact = facts["runtimes"]["torch fp32"]
+        speeds = {"torch fp32 on GPU": 0.2, "torch bf16 on GPU": 0.1, "torch fp16 on GPU": 0.1}
+        facts["runtimes"] = {name: exact | {"ms_per_tile": ms} for name, ms in speeds.items()}
+
+    change_prepared(folder, on_gpu)
+    assert open_runtime(folder).name == "torch fp32"
+    assert open_runtime(folder, runtime="torch").name == "torch fp32"
+    with pytest.raises(BundleError):
+        open_runtime(folder, precision="bf16")
+
+
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
@@ -296,20 +319,38 @@ def test_openvino_is_refused_if_none_of_it_passed(folder):
     assert open_runtime(folder).name == "torch fp32"
 
 
-@pytest.mark.parametrize("where", ["cpu", "machine"])
-def test_what_was_measured_on_another_processor_is_refused(folder, monkeypatch, where):
+def test_what_was_measured_on_another_processor_is_refused(folder, monkeypatch):
     change_prepared(folder, passes(openvino_fp32=1, openvino_int8=1, torch_fp32=9))
-    if where == "cpu":
-        monkeypatch.setattr(module, "find_cpu", lambda: "another CPU avx2")
-        said = r"measured on .*, this is another CPU avx2.*prepare-model.*here too"
-    else:
-        monkeypatch.setattr(module.platform, "machine", lambda: "aarch64")
-        said = "measured on"
+    monkeypatch.setattr(module, "find_cpu", lambda: "another CPU avx2")
     for asked in ({"runtime": "openvino"}, {"precision": "int8"}):
+        said = r"measured on .*, this is another CPU avx2.*prepare-model.*here too"
         with pytest.raises(BundleError, match=said):
             open_runtime(folder, **asked)
     assert open_runtime(folder).name == "torch fp32"
     assert open_runtime(folder, runtime="torch", precision="fp32").name == "torch fp32"
+
+
+CPUS = {
+    "one": "model name\t: Chip 1\nflags\t\t: fpu avx2 amx_int8 sse\n",
+    "another": "model name\t: Chip 2\nflags\t\t: fpu avx2 amx_int8 sse\n",
+    "less able": "model name\t: Chip 1\nflags\t\t: fpu avx2 sse\n",
+    "ARM": "CPU implementer\t: 0x41\nCPU part\t: 0xd0c\nFeatures\t: fp asimd\n",
+    "other ARM": "CPU implementer\t: 0x41\nCPU part\t: 0xd40\nFeatures\t: fp asimd\n",
+    "able ARM": "CPU implementer\t: 0x41\nCPU part\t: 0xd0c\nFeatures\t: fp asimd bf16\n",
+}
+
+
+def test_processors_are_told_apart_by_what_they_compute_with(monkeypatch):
+    def found(text, machine):
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "read_text", lambda *_, **__: 2 * text)
+            patch.setattr(platform, "machine", lambda: machine)
+            return find_cpu()
+
+    names = [found(text, machine) for text in CPUS.values() for machine in ("x86_64", "aarch64")]
+    assert len(set(names)) == 2 * len(CPUS)
+    irrelevant = CPUS["one"].replace("sse", "sse svm") + "cpu MHz : 2000.1\n"
+    assert found(irrelevant, "x86_64") == found(CPUS["one"], "x86_64")
 
 
 def test_a_model_that_was_not_prepared_has_torch_only(home):

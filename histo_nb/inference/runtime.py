@@ -37,7 +37,8 @@ class Runtime(Protocol):
     """A model ready to classify tiles.
 
     The same tile gets the same answer, to the last bit, whatever tiles are classified with it and
-    on however many threads.
+    on however many threads. (On torch some networks, `resnet34_taps` for one, round otherwise with
+    another number of torch's own threads.)
     """
 
     card: Card

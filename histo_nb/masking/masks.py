@@ -203,7 +203,7 @@ def write_mask(mask: TissueMask, path: Path, *, spec: MaskSpec) -> Path:
     info = PngImagePlugin.PngInfo()
     info.add_text("histo_nb", json.dumps(facts))
     with writing(path) as temporary:
-        Image.fromarray(pixels).save(temporary, pnginfo=info)
+        Image.fromarray(pixels).save(temporary, pnginfo=info, compress_level=3)
     return path
 
 

@@ -5,6 +5,7 @@ Rooms are imported inside the commands, so that `--help` answers at once.
 # ruff: noqa: PLC0415
 
 import sys
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -266,7 +267,9 @@ def analyse(
     answer: dict[str, Any] = {"results": [], "failures": refused.to_dict("records")}
     if slides and not wanted:
         return answer
+    started = time.perf_counter()
     folders, failures = analyse_slides(home, wanted, spec=asked)
+    answer["seconds"] = round(time.perf_counter() - started, 2)
     for folder in folders:
         result = read_result(folder)
         answer["results"].append(

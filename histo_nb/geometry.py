@@ -90,7 +90,7 @@ def plan_read(
         # between its pixels OpenSlide blends neighbours; of uneven levels there is no helping it
         step = int(level_downsamples[level]) if level_downsamples[level] % 1 == 0 else 1
     elif divisor > 1:
-        step = next(scale for scale in DCT_SCALES if size_l0 // scale >= least)
+        step = find_scale(size_l0, tile_size, divisor)
         read_size = size_l0 // step
     return ReadPlan(
         mpp=mpp,
@@ -101,6 +101,17 @@ def plan_read(
         step=step,
         read_size=read_size,
     )
+
+
+def find_scale(size_l0: int, tile_size: int, divisor: int) -> int:
+    """Return by how much a JPEG may be shrunk while it is decoded, to keep a part of a tile's px.
+
+    >>> find_scale(2048, 1024, 4)
+    8
+    """
+    if divisor == 1:
+        return 1
+    return next(s for s in DCT_SCALES if size_l0 // s >= max(tile_size // divisor, 1))
 
 
 def split_read_path(read_path: str) -> tuple[str, int]:

@@ -4,9 +4,9 @@ Label and macro images carry names; nothing here reads them.
 """
 
 import math
-import os
 import threading
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,6 +21,7 @@ from histo_nb.geometry import (
     MPP_TOLERANCE,
     check_positive,
     check_slide_mpp,
+    find_scale,
     split_read_path,
 )
 from histo_nb.stored import StoredTiles, open_stored
@@ -64,7 +65,6 @@ class Slide:
                 f"{self.path.name} does not open as a slide ({error}); scan or copy it again"
             ) from error
         self._given_mpp = slide_mpp
-        self._file: int | None = None
         self._stored: dict[int, StoredTiles | None] = {}
         self._proving = threading.Lock()
 
@@ -82,10 +82,7 @@ class Slide:
     def close(self) -> None:
         """Give the file handle back."""
         self._handle.close()
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
-            self._stored = {}
+        self._stored = {}  # their file closes with the last of them
 
     @property
     def size(self) -> tuple[int, int]:
@@ -200,11 +197,7 @@ class Slide:
         """
         with self._proving:
             if not self._stored:
-                try:
-                    self._file = os.open(self.path, os.O_RDONLY)
-                except OSError:  # gone meanwhile: OpenSlide has it open, or says so
-                    return None
-                levels = enumerate(open_stored(self.path, self._file, self.level_sizes))
+                levels = enumerate(open_stored(self.path, self.level_sizes))
                 same = {n: tiles for n, tiles in levels if self._is_same(n, tiles)}
                 self._stored = {**same, -1: None}  # looked at, whatever was found
             return self._stored.get(level)
@@ -233,33 +226,28 @@ class Slide:
         downsample = self.level_downsamples[level]
         if downsample != round(downsample):  # OpenSlide blends neighbouring pixels then
             return False
-        fullest = np.argsort(-tiles.counts, kind="stable")[: 4 * N_PROBES]
-        n_same = 0
-        for number in fullest.tolist():
-            difference = self._difference(level, tiles, number)
-            if difference is not None:
-                n_same += 1
-                if difference > MAX_DIFFERENCE:
-                    return False
-            if n_same == N_PROBES:
-                break
+        fullest, n_same = np.argsort(-tiles.counts, kind="stable")[: 4 * N_PROBES], 0
+        with ExitStack() as opened:
+            other = opened.enter_context(Slide(self.path))  # after an error a handle is dead
+            for number in fullest.tolist():
+                try:
+                    if other._difference(level, tiles, number) > MAX_DIFFERENCE:
+                        return False
+                    n_same += 1
+                except SlideError:
+                    other = opened.enter_context(Slide(self.path))
+                if n_same == N_PROBES:
+                    break
         return n_same > 0
 
-    def _difference(self, level: int, tiles: StoredTiles, number: int) -> int | None:
-        """Return the largest difference of a place; None if it cannot be read.
-
-        OpenSlide reads through another handle: after an error a handle is dead.
-        """
+    def _difference(self, level: int, tiles: StoredTiles, number: int) -> int:
+        """Return by how much OpenSlide's pixels differ around a corner of a stored tile."""
         side, downsample = PROBE_PX // 2, round(self.level_downsamples[level])
         x = max(number % tiles.columns * tiles.tile[0] - side, 0)
         y = max(number // tiles.columns * tiles.tile[1] - side, 0)
         size = min(PROBE_PX, tiles.size[0] - x), min(PROBE_PX, tiles.size[1] - y)
-        try:
-            with Slide(self.path) as other:
-                expected = other.read_region(x * downsample, y * downsample, level=level, size=size)
-            found = tiles.read(x, y, size=size)
-        except SlideError:
-            return None
+        expected = self.read_region(x * downsample, y * downsample, level=level, size=size)
+        found = tiles.read(x, y, size=size)
         return int(np.abs(expected.astype(np.int16) - found).max())
 
     def thumbnail(self, *, mpp: float) -> tuple[np.ndarray, float]:
@@ -292,14 +280,36 @@ class Slide:
         thumbnail = np.empty((height, width, 3), np.uint8)
         for top in range(0, height, rows_at_once):
             size = (round(columns * shrinking), round(rows_at_once * shrinking))
-            if stored:
-                block = stored.read(0, round(top * shrinking), size=size, scale=scale)
-            else:
-                block = self.read_region(0, round(top * downsample), level=level, size=size)
+            block = self._read_block(top * downsample, level=level, size=size, scale=scale)
             band = cv2.resize(block, (columns, rows_at_once), interpolation=cv2.INTER_AREA)
             n = min(rows_at_once, height - top)
             thumbnail[top : top + n] = band[:n, :width]
         return thumbnail, downsample
+
+    def _read_block(
+        self, top: float, *, level: int, size: tuple[int, int], scale: int
+    ) -> np.ndarray:
+        """Read whole rows of a level, from level-0 px `top` on; `size` is px after scaling.
+
+        What the stored tiles do not give (one is missing, or damaged) is left to OpenSlide.
+        """
+        stored = self.stored(level)
+        if stored:
+            try:
+                row = round(top / self.level_downsamples[level] / scale)
+                return stored.read(0, row, size=size, scale=scale)
+            except SlideError:
+                pass
+        whole = size[0] * scale, size[1] * scale
+        step = max(int(BLOCK_PX / whole[0] / 4), scale) // scale * scale
+        block = np.empty((size[1], size[0], 3), np.uint8)
+        for y in range(0, whole[1], step):
+            n = min(step, whole[1] - y)
+            at = round(top + y * self.level_downsamples[level])
+            part = self.read_region(0, at, level=level, size=(whole[0], n))
+            rows = slice(y // scale, (y + n) // scale)
+            block[rows] = cv2.resize(part, (size[0], n // scale), interpolation=cv2.INTER_AREA)
+        return block
 
     def _number(self, name: str) -> float | None:
         try:
@@ -322,8 +332,9 @@ def _whole_pixels(n: int, shrinking: float) -> int:
 def decode_scale(row: Mapping[Any, Any]) -> int:
     """Return how many pixels of a side the read path of a tile row makes one while decoding."""
     base, divisor = split_read_path(row["read_path"])
-    scaled = base == "level0" and divisor > 1
-    return round(int(row["size_l0"]) / int(row["read_size"])) if scaled else 1
+    if base != "level0":
+        return 1
+    return find_scale(int(row["size_l0"]), int(row["tile_size"]), divisor)
 
 
 def shrink(image: np.ndarray, size: int) -> np.ndarray:

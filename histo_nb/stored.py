@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,10 @@ from histo_nb.errors import SlideError
 JPEG = 7  # TIFF compression
 COLOURS = {2: 0, 6: 1}  # TIFF photometric → Adobe transform: RGB, YCbCr
 LARGEST_SCALE = 8  # pixels of a side that become one
-N_THREADS = os.cpu_count() or 1
+N_THREADS = (
+    len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+)
+LARGEST_TILE_PX = 1 << 24  # 4096 × 4096; more is no tile
 MANY_ROWS = 8  # of stored tiles; fewer are not worth several threads
 
 
@@ -30,7 +34,7 @@ class StoredTiles:
     """Where the stored tiles of one level lie in an open file, row by row."""
 
     name: str  # of the file, for messages
-    file: int  # descriptor; reading at an offset needs no lock
+    file: FileIO  # read at offsets, which needs no lock; closes itself
     size: tuple[int, int]  # px of the level
     tile: tuple[int, int]  # px of a stored tile: width, height
     offsets: np.ndarray
@@ -58,7 +62,7 @@ class StoredTiles:
         n = int(self.counts[number])
         height, width = self.tile[1] // scale, self.tile[0] // scale
         try:
-            data = os.pread(self.file, n, int(self.offsets[number]))
+            data = os.pread(self.file.fileno(), n, int(self.offsets[number]))
             if len(data) < n or not n:
                 raise ValueError("not stored" if not n else "cut off")
             decoded = simplejpeg.decode_jpeg(
@@ -118,13 +122,14 @@ class StoredTiles:
             strip[:, x0 - x : x1 - x] = out[skip : skip + len(strip), x0 - here : x1 - here]
 
 
-def open_stored(path: Path, file: int, level_sizes: Sequence[tuple[int, int]]) -> list[StoredTiles]:
+def open_stored(path: Path, level_sizes: Sequence[tuple[int, int]]) -> list[StoredTiles]:
     """Return the levels (in the order of `level_sizes`, from 0 on) that are stored as JPEG tiles.
 
     The list ends before the first level that is not: stored otherwise, in a format that is no
     TIFF, or in a file that contradicts itself.
     """
     try:
+        file = path.open("rb", buffering=0)
         with tifffile.TiffFile(path) as tiff:
             pages = {page.shape[1::-1]: page for page in tiff.pages if _is_readable(page)}
             found = [pages[size] for size in level_sizes if size in pages]
@@ -144,12 +149,13 @@ def _is_readable(page: tifffile.TiffPage) -> bool:
         and page.samplesperpixel == 3
         and page.bitspersample == 8
         and page.planarconfig == 1
+        and page.tilewidth * page.tilelength <= LARGEST_TILE_PX
         and page.tilewidth % LARGEST_SCALE == 0
         and page.tilelength % LARGEST_SCALE == 0
     )
 
 
-def _stored(name: str, file: int, page: tifffile.TiffPage) -> StoredTiles:
+def _stored(name: str, file: FileIO, page: tifffile.TiffPage) -> StoredTiles:
     tables = page.jpegtables[:-2] if page.jpegtables else b"\xff\xd8"
     adobe = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00" + bytes([COLOURS[page.photometric]])
     level = StoredTiles(
@@ -163,6 +169,6 @@ def _stored(name: str, file: int, page: tifffile.TiffPage) -> StoredTiles:
     )
     if len(level.counts) != level.columns * level.rows or len(level.offsets) != len(level.counts):
         raise ValueError(f"{len(level.counts)} tiles for {level.columns} × {level.rows}")
-    if (level.offsets + level.counts).max() > os.fstat(file).st_size:
+    if (level.offsets + level.counts).max() > os.fstat(file.fileno()).st_size:
         raise ValueError("tiles outside the file")
     return level

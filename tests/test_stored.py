@@ -52,11 +52,7 @@ def stored(slide) -> StoredTiles:
 
 
 def levels_of(path: Path, sizes=(SIZE, (250, 210))) -> list[StoredTiles]:
-    file = os.open(path, os.O_RDONLY)
-    try:
-        return open_stored(path, file, sizes)
-    finally:
-        os.close(file)
+    return open_stored(path, sizes)
 
 
 # ------------------------------------------------------------------------------ what is taken
@@ -367,3 +363,38 @@ def test_a_slide_that_is_deleted_after_it_was_opened_is_an_error(path, tmp_path)
             assert slide.stored(0) is None
         except SlideError as error:
             assert "a.svs" in str(error)
+
+
+def test_a_slide_gives_its_files_back_also_when_nobody_closes_it(path):
+    def n_open() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    Slide(path).stored(0)
+    before = n_open()
+    for _ in range(5):
+        Slide(path).stored(0)
+    assert n_open() <= before
+
+
+@pytest.mark.parametrize("mpp", [2.0, 8.0])
+def test_a_missing_stored_tile_is_white_in_the_thumbnail_and_the_rest_is_there(tmp_path, mpp):
+    """Scanners leave glass out: OpenSlide draws nothing there."""
+    path = tmp_path / "sparse.svs"
+    image = np.full((960, 960, 3), 120, np.uint8)
+    with tifffile.TiffWriter(path) as tiff:
+        tiff.write(image, tile=(240, 240), photometric="rgb", compression="jpeg", metadata=None,
+                   description="Aperio Image Library v12\n|AppMag = 20|MPP = 0.5")  # fmt: skip
+    with tifffile.TiffFile(path) as tiff:
+        tag = tiff.pages[0].tags["TileByteCounts"]
+        counts = list(tag.value)
+        counts[5] = 0
+        tag_offset, kind = tag.valueoffset, tag.dtype
+    with path.open("r+b") as file:
+        file.seek(tag_offset)
+        file.write(np.array(counts, {3: "<u2", 4: "<u4", 16: "<u8"}[int(kind)]).tobytes())
+    with Slide(path) as slide:
+        assert slide.stored(0) is not None
+        thumbnail, downsample = slide.thumbnail(mpp=mpp)
+        place = slice(round(250 / downsample), round(470 / downsample))
+        assert thumbnail[place, place].min() > 250
+        assert np.abs(thumbnail[: int(230 / downsample)].astype(int) - 120).max() <= 4

@@ -78,7 +78,6 @@ def _read_rotated(
     wide = dict(row)
     wide["x"], wide["y"] = int(row["x"]) - margin, int(row["y"]) - margin
     growth = (int(row["size_l0"]) + 2 * margin) / int(row["size_l0"])
-    wide["size_l0"] = int(row["size_l0"]) + 2 * margin
     wide["read_size"] = round(int(row["read_size"]) * growth)
     region = source.read_tile(wide, size=wide["read_size"])
     centre, extent = (wide["read_size"] - 1) / 2, int(row["read_size"])

@@ -53,7 +53,11 @@ class Journal:
         self._header = json.dumps({"histo_nb": 1, "of": hash_content(decides)}).encode() + END
         with storage_errors(path):
             self._file = self._lock()
-            self.records = self._open()
+            try:
+                self.records = self._open()
+            except BaseException:
+                self.close()
+                raise
 
     @property
     def n_done(self) -> int:

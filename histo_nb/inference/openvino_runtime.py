@@ -1,6 +1,5 @@
 """Classifies with OpenVINO on the CPU. Loads no torch."""
 
-import os
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from typing import Any, TypeVar
@@ -12,6 +11,7 @@ from histo_nb.inference.runtime import Answers, in_batches
 from histo_nb.model.card import Card
 from histo_nb.model.openvino_files import HINTS, openvino
 from histo_nb.model.prepared import PREPARE
+from histo_nb.stored import N_THREADS
 
 Key = TypeVar("Key")
 
@@ -22,7 +22,7 @@ class OpenVinoRuntime:
     def __init__(
         self, network: Any, card: Card, *, precision: str, n_threads: int | None = None
     ) -> None:
-        n_threads = n_threads or os.cpu_count() or 1
+        n_threads = n_threads or N_THREADS
         self.card, self.name = card, f"openvino {precision}"
         shape = network.input(0).shape
         size = card.image_size

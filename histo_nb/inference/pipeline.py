@@ -8,7 +8,7 @@ slide's journal, so that a killed analysis goes on where it was.
 import time
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,8 +80,8 @@ def analyse_slides(
 
     Returns
     -------
-    The result folders, and failures `slide_id, step, error`. Nothing is written for a slide that
-    failed.
+    The result folders, and failures `slide_id, step, error`. Of a slide that failed nothing is
+    written but the journal of what was said so far.
 
     Raises
     ------
@@ -143,7 +143,7 @@ class _Cut:
     tiles: pd.DataFrame
     failures: list[dict[Any, Any]]
     scanner: str | None = None
-    changed_ns: int = 0  # when the file was written
+    stamp: tuple[int, int] = (0, 0)  # bytes of the file, and when it was written
 
 
 class _Cutter:
@@ -163,10 +163,10 @@ class _Cutter:
         row = tiles.iloc[0]
         try:
             with Slide(row.slide_path, slide_mpp=row.slide_mpp) as slide:
-                scanner, changed_ns = scanner_of(slide), slide.path.stat().st_mtime_ns
+                scanner, stamp = scanner_of(slide), _stamp(slide.path)
         except (SlideError, OSError) as error:
             return _Cut(slide_id, tiles.head(0), [_failure(slide_id, "reading", error)])
-        return _Cut(slide_id, tiles.reset_index(drop=True), failures, scanner, changed_ns)
+        return _Cut(slide_id, tiles.reset_index(drop=True), failures, scanner, stamp)
 
     def _cut(self, slide_id: str) -> tuple[pd.DataFrame, list[dict[Any, Any]]]:
         if self._tiles is not None:
@@ -201,6 +201,10 @@ class _Job:
     def is_done(self) -> bool:
         return self.is_read and self.n_said == self.n_read
 
+    def close(self) -> None:
+        self.bar.close()
+        self.journal.close()
+
 
 class _Analysis:
     """The stream of tiles through the network, and what becomes of the answers."""
@@ -226,10 +230,10 @@ class _Analysis:
                     self._finish_done()
             self._finish_done()
         finally:
-            for job in self._jobs:  # interrupted: what is known is kept
-                job.bar.close()
-                self._note(job)
-                job.journal.close()
+            with ExitStack() as closing_all:  # interrupted: what is known is kept
+                for job in self._jobs:
+                    closing_all.callback(job.close)
+                    closing_all.callback(self._note, job)
 
     def _read(self, cuts: Iterator[_Cut]) -> Generator[tuple[tuple[_Job, int], np.ndarray]]:
         for cut in cuts:
@@ -259,7 +263,7 @@ class _Analysis:
             self._runtime.name,
             self._judge.prepared,
             cut.tiles[[*PLACE]].astype(str).to_numpy().tolist(),
-            cut.changed_ns,
+            cut.stamp,
         ]  # fmt: skip
         _check_unchanged(cut)
         journal = Journal(path, decides, n_tiles=len(cut.tiles), n_classes=len(card.classes))
@@ -319,12 +323,12 @@ class _Analysis:
     def _finish_done(self) -> None:
         while self._jobs and self._jobs[0].is_done:
             job = self._jobs.pop(0)
-            self._note(job)
-            job.bar.close()
-            if job.failed:
-                job.journal.close()
-            else:
-                self._answer(job)
+            try:
+                self._note(job)
+                if not job.failed:
+                    self._answer(job)
+            finally:
+                job.close()
 
     def _answer(self, job: _Job) -> None:
         result = self._judge.answer(
@@ -339,11 +343,16 @@ class _Analysis:
         job.journal.remove()
 
 
+def _stamp(path: Path) -> tuple[int, int]:
+    said = path.stat()
+    return said.st_size, said.st_mtime_ns
+
+
 def _check_unchanged(cut: _Cut) -> None:
     """Raise `SlideError` if the slide is not the file any more that was cut."""
     path = Path(cut.tiles.slide_path.iloc[0])
     try:
-        same = path.stat().st_mtime_ns == cut.changed_ns
+        same = _stamp(path) == cut.stamp
     except OSError:
         same = False
     if not same:

@@ -171,7 +171,7 @@ def _passed(prepared: dict[str, Any]) -> dict[str, Any]:
 def _refuse(card: Card, prepared: dict[str, Any] | None, runtime: str, precision: str) -> str:
     asked = f"runtime={runtime}, precision={precision} of model {card.model_id}"
     if prepared is None:
-        return f"{asked} was not measured; {PREPARE} first"
+        return f"{asked} was not measured; {PREPARE} {card.model_id} first"
     measured = {
         name: facts
         for name, facts in prepared["runtimes"].items()
@@ -181,7 +181,8 @@ def _refuse(card: Card, prepared: dict[str, Any] | None, runtime: str, precision
         return f"{asked} does not exist on this machine; take the default"
     if prepared["cpu"] != find_cpu():
         return (
-            f"{asked} was measured on {prepared['cpu']}, this is {find_cpu()}; {PREPARE} here too"
+            f"{asked} was measured on {prepared['cpu']}, this is {find_cpu()}; {PREPARE} "
+            f"{card.model_id} here too"
         )
     name, facts = next(iter(measured.items()))
     return (

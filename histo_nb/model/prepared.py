@@ -17,7 +17,7 @@ from histo_nb.model.seal import CARD, read_object
 
 PREPARED = "prepared"
 RUNTIMES_FILE, REFERENCE = "runtimes.json", "reference.safetensors"
-PREPARE = "call `histo-nb prepare-model`"
+PREPARE = "call histo-nb prepare-model"  # before a model's id
 
 
 def seal_prepared(folder: Path, card: Card, facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -60,10 +60,18 @@ def describe_model(home: Home, model_id: str) -> dict[str, Any]:
         "production": bool(entries) and entries[-1]["model_id"] == model_id,
         "served": [period for period in periods if period["model_id"] == model_id],
         "gate": read_gate(folder),
-        "prepared": read_prepared(folder),
+        "prepared": _prepared(folder),
         "card": asdict(card),
         "path": folder,
     }
+
+
+def _prepared(folder: Path) -> dict[str, Any] | None:
+    """Return what was measured of a model, or what is wrong with it: the model itself is whole."""
+    try:
+        return read_prepared(folder)
+    except BundleError as error:
+        return {"error": str(error)}
 
 
 def promote(

@@ -244,7 +244,9 @@ def ledger(home: Home, classes: str, **spec: Any) -> dict[str, Any]:
 @click.option("--min-tissue", default=0.5, show_default=True, help="Share of a tile, 0–1.")
 @click.option("--runtime", default="auto", show_default=True, help="torch or openvino.")
 @click.option("--precision", default="auto", show_default=True, help="fp32, bf16, fp16 or int8.")
-@click.option("--threads", "n_threads", default=0, help="0 = all cores.")
+@click.option(
+    "--threads", "n_threads", default=0, help="That read, and that OpenVINO uses; 0 = all."
+)
 def analyse(
     home: Home, slides: tuple[str, ...], slide_mpp: float | None, **spec: Any
 ) -> dict[str, Any]:
@@ -280,6 +282,7 @@ def analyse(
                 "abnormal_fraction": result.abnormal_fraction,
                 "score": result.score,
                 "doubts": result.doubts,
+                "gate_passed": result.gate_passed,
                 "regions": len(result.regions),
                 "tiles": result.n_tiles,
                 "unreadable": result.n_failures,

@@ -70,6 +70,16 @@ def tile_slide(
     stride_l0 = max(round((spec.stride or spec.tile_size) * plan.size_l0 / plan.tile_size), 1)
     # The grid hangs on the scan, not on the mask: a corrected mask moves no tile.
     x, y = plan_grid(slide.bounds, size_l0=plan.size_l0, stride_l0=stride_l0, step=plan.step)
+    if not len(x):
+        raise SlideError(
+            f"no tile of {plan.size_l0} px at multiples of {plan.step} lies inside {slide_id}; "
+            "choose a smaller tile_size"
+        )
+    if spec.min_quality and mask.quality is None:
+        raise SlideError(
+            f"ink and focus of {slide_id} were not measured, as min_quality={spec.min_quality:g} "
+            f"needs; call `histo-nb mask {slide_id}`"
+        )
     boxes = np.stack([x, y, x + plan.size_l0, y + plan.size_l0], axis=1) / mask.downsample
     tissue = box_means(mask.array, boxes).clip(0, 1)
     pen, soft = (_shares(where, boxes) for where in (mask.pen, mask.soft))

@@ -21,9 +21,8 @@ import pandas as pd
 from histo_nb.errors import SlideError
 from histo_nb.image import ImageFile, open_source
 from histo_nb.slide import Slide, decode_scale, shrink
-from histo_nb.stored import StoredTiles
+from histo_nb.stored import N_THREADS, StoredTiles
 
-N_THREADS = os.cpu_count() or 1
 AHEAD = 4  # pieces of work a thread that wait for the reader: bounds memory
 AT_ONCE = 16  # stored tiles in a piece
 OPEN_BYTES = 256_000_000  # of tiles that are being filled; wider slides are read in swaths
@@ -115,7 +114,8 @@ def read_tiles(
         before = source.path.stat()
         _check_inside(tiles, source)
         plan = plan_reading(tiles, source) if isinstance(source, Slide) else None
-        one_by_one = _OneByOne(tiles, read, finish)
+        image = source if isinstance(source, ImageFile) else None
+        one_by_one = _OneByOne(tiles, read, finish, image)
         if plan is None:
             yield from _in_threads(one_by_one.read, range(len(tiles)), n_threads)
         else:
@@ -144,20 +144,23 @@ def _in_threads(
 
 
 class _OneByOne:
-    """Rows read by themselves, each thread through a handle of its own.
+    """Rows read by themselves, each thread through a handle of its own, which closes with it.
 
     After an error a handle of OpenSlide is dead for good, so that the next row gets a new one.
     """
 
-    def __init__(self, tiles: pd.DataFrame, read: Any, finish: Any) -> None:
+    def __init__(
+        self, tiles: pd.DataFrame, read: Any, finish: Any, image: ImageFile | None
+    ) -> None:
         self._tiles, self._read, self._finish = tiles.to_dict("records"), read, finish
+        self._image = image  # is decoded already, and serves all threads
         self._own = threading.local()
 
     def read(self, number: int) -> list[Answer]:
         row = self._tiles[number]
         try:
             if getattr(self._own, "source", None) is None:
-                self._own.source = open_source(row)
+                self._own.source = self._image or open_source(row)
             return [(number, self._finish(self._read(self._own.source, row)))]
         except SlideError as error:
             self._own.source = None

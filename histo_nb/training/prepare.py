@@ -6,6 +6,7 @@ gated the model. One that says something else is refused by name from then on.
 
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from tqdm.auto import tqdm
 
 from histo_nb.balancing.dataset import Dataset, open_dataset
 from histo_nb.catalog import now
-from histo_nb.errors import BundleError, DatasetError
+from histo_nb.errors import BundleError, DatasetError, SlideError
 from histo_nb.files import locked, writing_folder
 from histo_nb.home import Home
 from histo_nb.inference.answer import make_predictions
@@ -152,15 +153,16 @@ def _other_runtimes(
     bundle: Bundle, folder: Path, train: Sample
 ) -> tuple[list[Runtime], dict[str, Any]]:
     """Return what is to be compared with torch's fp32, and OpenVINO's networks by precision."""
+    runtimes: list[Runtime] = []
     if torch.cuda.is_available():
-        return [TorchRuntime(open_bundle(folder), precision=p) for p in ("bf16", "fp16")], {}
+        runtimes += [TorchRuntime(open_bundle(folder), precision=p) for p in ("bf16", "fp16")]
     network, card = convert_network(bundle.network, bundle.card), bundle.card
     quantized = quantize_network(network.clone(), _calibration_images(train, card))
     networks = {
         "fp32": with_normalization(network, card),
         "int8": with_normalization(quantized, card),
     }
-    runtimes: list[Runtime] = [
+    runtimes += [
         OpenVinoRuntime(networks[FILES[precision]], card, precision=precision)
         for precision in FILES
         if can_compute(precision)
@@ -237,12 +239,15 @@ def _learn_reference(home: Home, runtime: Runtime, *, train: Sample, valid: Said
 
 
 def _scanners(home: Home, rows: pd.DataFrame) -> list[str]:
-    """Return the scanners of training slides; loose images and slides that are gone have none."""
+    """Return the scanners of training slides; loose images have none, nor slides that are gone."""
     first = rows.drop_duplicates("slide_id").to_dict("records")
     names = []
     for row in first:
         if row["read_path"] == "image" or not Path(row["slide_path"]).is_file():
             continue
-        with Slide(row["slide_path"], slide_mpp=row["slide_mpp"]) as slide:
+        with (
+            suppress(SlideError),
+            Slide(row["slide_path"], slide_mpp=row["slide_mpp"]) as slide,
+        ):
             names.append(scanner_of(slide))
     return names

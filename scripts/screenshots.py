@@ -5,8 +5,8 @@ annotators and `docs/img/studio.png` the mask studio, over slides that are spoil
 `docs/img/operations.png` the operations page and `docs/img/rack.png` the rack panel after a morning
 that is played here: a rack with spoilt slides and faults, two files that are refused;
 `docs/img/evaluation.png` and `docs/img/gradcam.png` what the model in production is worth and
-where it looks; `docs/img/notebook.png` a notebook in JupyterLab, the last one executed, else the
-first one of `notebooks/`.
+where it looks; `docs/img/analysis.png` the most suspicious slide; `docs/img/notebook.png` a
+notebook in JupyterLab, the last one executed, else the first one of `notebooks/`.
 """
 
 import os
@@ -28,6 +28,7 @@ from playwright.sync_api import Browser, sync_playwright
 
 from histo_nb.balancing.dataset import open_dataset
 from histo_nb.home import Home, open_home
+from histo_nb.inference.result import read_result
 from histo_nb.masking.masks import mask_slides
 from histo_nb.model.bundle import open_bundle
 from histo_nb.model.registry import production_model
@@ -39,10 +40,12 @@ from histo_nb.scanning.intake import IntakeSpec, receive
 from histo_nb.scanning.virtual.drawn import DrawnSpec, draw_glass
 from histo_nb.scanning.virtual.rack import RackSpec, fill_rack
 from histo_nb.scanning.virtual.scanner import write_scan
+from histo_nb.slide import Slide
 from histo_nb.tiling.grid import TileSpec, tile_slides
 from histo_nb.tiling.labels import label_slides
 from histo_nb.tiling.table import file_tiles
 from histo_nb.training.look import look_at
+from histo_nb.widgets.figures import show_class_heatmaps
 from histo_nb.widgets.training_figures import show_evaluation, show_gradcam
 
 ROOT = Path(__file__).parents[1]
@@ -95,6 +98,20 @@ def pictures_evaluation(home: Home) -> list[Path]:
     for name, axes in pages.items():
         axes.flat[0].figure.savefig(PICTURES / name, dpi=90)
     return [PICTURES / name for name in pages]
+
+
+def picture_analysis(home: Home) -> Path:
+    """Draw the most suspicious slide, the probability of each class, and the doubts."""
+    result = read_result(home.catalog.results().result_path.iloc[0])
+    row = home.catalog.slide(result.slide_id)
+    with Slide(row["slide_path"], slide_mpp=row["slide_mpp"]) as slide:
+        axes = show_class_heatmaps(slide, result)
+    doubts = " ".join(result.doubts or ["No reason to doubt it was found."])
+    said = f"{result.slide_class}, confidence {result.confidence:.2f}. {doubts}"
+    figure = axes.ravel()[0].figure
+    figure.suptitle(f"{said}\nResearch use only — not for diagnosis", fontsize=10)
+    figure.savefig(PICTURES / "analysis.png", dpi=90, bbox_inches="tight")
+    return PICTURES / "analysis.png"
 
 
 def fill_masked(home: Home) -> None:
@@ -282,6 +299,7 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
         print(picture_review(browser, home))
         print(*pictures_evaluation(home), sep="\n")
+        print(picture_analysis(home))
         notebook = find_notebook(home)
         if notebook is None:
             print("screenshots: no notebook yet, no picture of one", file=sys.stderr)

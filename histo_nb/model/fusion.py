@@ -39,7 +39,7 @@ class FusedNetwork(nn.Module):
         """Return the fused map (N, channels of all taps, H/32, W/32) of (N, 3, H, W)."""
         taps = self.taps(x)
         grid = taps[-1].shape[-2:]
-        pooled = [functional.adaptive_max_pool2d(tap, grid) for tap in taps]
+        pooled = [pool_to(tap, grid) for tap in taps]
         return torch.cat(
             [norm(tap) for norm, tap in zip(self.tap_norms, pooled, strict=True)], dim=1
         )
@@ -52,3 +52,17 @@ class FusedNetwork(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (N, n_classes) of (N, 3, H, W)."""
         return self.classify(self.features(x))
+
+
+def pool_to(x: Tensor, grid: tuple[int, int] | torch.Size) -> Tensor:
+    """Return (N, C, H, W) max-pooled to a grid.
+
+    Plain pooling where the grid divides the map: the same values, and other runtimes have quick
+    kernels for it.
+    """
+    (height, width), (rows, columns) = x.shape[-2:], grid
+    tracing = torch.jit.is_tracing()  # type: ignore  # sizes decide nothing then
+    if tracing or height % rows or width % columns:
+        return functional.adaptive_max_pool2d(x, grid)
+    window = (height // rows, width // columns)
+    return x if window == (1, 1) else functional.max_pool2d(x, window)

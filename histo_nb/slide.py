@@ -82,7 +82,10 @@ class Slide:
     def close(self) -> None:
         """Give the file handle back."""
         self._handle.close()
-        self._stored = {}  # their file closes with the last of them
+        for tiles in self._stored.values():
+            if tiles:
+                tiles.file.close()
+        self._stored = {}
 
     @property
     def size(self) -> tuple[int, int]:

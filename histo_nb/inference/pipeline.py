@@ -94,8 +94,8 @@ def analyse_slides(
     card = check_bundle(folder, weights=False)
     if tiles is not None:
         check_tiles(tiles, card)
-    slides = home.catalog.slides(slide_ids).slide_id.tolist()
     cut = _Cutter(home, card, tiles=tiles, mask=mask, min_tissue=spec.min_tissue)
+    slides = home.catalog.slides(slide_ids).slide_id.tolist()
     with ThreadPoolExecutor(2) as pool:  # one opens the network, one cuts the next slide
         opening = pool.submit(_open, folder, spec)
         cutting = pool.submit(cut, slides[0]) if slides else None

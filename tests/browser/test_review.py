@@ -237,7 +237,7 @@ def test_html_in_names_is_text_and_no_name_or_traceback_is_shown(review: Any) ->
 def test_doubts_and_research_use_are_visible(review: Any) -> None:
     assert review.get_by_text("Research use only — not for diagnosis").is_visible()
     assert review.get_by_text("did not pass its gate").is_visible()
-    assert review.get_by_text("2 tiles could not be read").is_visible()
+    assert review.get_by_text("could not be read and are left out").is_visible()
 
 
 def test_selecting_a_slide_shows_its_class_by_mouse_and_keyboard(review: Any) -> None:

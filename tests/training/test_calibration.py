@@ -10,7 +10,8 @@ from scipy.special import softmax
 
 from histo_nb.errors import BundleError, DatasetError, SpecError
 from histo_nb.files import write_json
-from histo_nb.inference.runtime import Runtime
+from histo_nb.inference.runtime import classify_tiles
+from histo_nb.inference.torch_runtime import TorchRuntime
 from histo_nb.model.card import Card, read_card
 from histo_nb.training.calibration import (
     fit_temperature,
@@ -104,7 +105,8 @@ def test_a_runtime_divides_logits_by_the_cards_temperature(temperature):
     card = SimpleNamespace(model_id="M-1", store_size=8, image_size=8, statistics=statistics,
                            normalize="std", temperature=temperature)  # fmt: skip
     tiles = np.stack([np.full((8, 8, 3), value, np.uint8) for value in (0, 204)])
-    found = Runtime(SimpleNamespace(card=card, network=Brightness())).classify(tiles)
+    runtime = TorchRuntime(SimpleNamespace(card=card, network=Brightness()))
+    found = np.array(list(classify_tiles(runtime, tiles)))
     logits = np.array([[-2.0, 2.0], [1.2, -1.2]])
     assert found == pytest.approx(softmax(logits / temperature, axis=1), abs=1e-3)
 

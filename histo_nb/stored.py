@@ -18,10 +18,10 @@ import simplejpeg
 import tifffile
 
 from histo_nb.errors import SlideError
+from histo_nb.geometry import DCT_SCALES
 
 JPEG = 7  # TIFF compression
 COLOURS = {2: 0, 6: 1}  # TIFF photometric → Adobe transform: RGB, YCbCr
-LARGEST_SCALE = 8  # pixels of a side that become one
 N_THREADS = (
     len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 )
@@ -97,7 +97,7 @@ class StoredTiles:
         right = min(x + size[0], -(-self.size[0] // scale))
         low = min(y + size[1], -(-self.size[1] // scale))
         height = self.tile[1] // scale
-        if min(right, x + size[0]) <= max(x, 0) or low <= max(y, 0):
+        if right <= max(x, 0) or low <= max(y, 0):
             return region
 
         def fill(row: int) -> None:
@@ -150,8 +150,8 @@ def _is_readable(page: tifffile.TiffPage) -> bool:
         and page.bitspersample == 8
         and page.planarconfig == 1
         and page.tilewidth * page.tilelength <= LARGEST_TILE_PX
-        and page.tilewidth % LARGEST_SCALE == 0
-        and page.tilelength % LARGEST_SCALE == 0
+        and page.tilewidth % DCT_SCALES[0] == 0
+        and page.tilelength % DCT_SCALES[0] == 0
     )
 
 

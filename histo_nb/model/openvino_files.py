@@ -114,7 +114,7 @@ def with_normalization(network: Any, card: Card) -> Any:
     The network itself is changed.
     """
     ov = openvino()
-    divisor = card.statistics["variance" if card.normalize == "variance" else "std"]
+    divisor = card.statistics[card.normalize]
     steps = ov.preprocess.PrePostProcessor(network)
     steps.input().tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
     steps.input().model().set_layout(ov.Layout("NCHW"))

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from histo_nb.errors import BundleError
-from histo_nb.files import hash_content, hash_file, write_json
+from histo_nb.files import hash_file, write_json
 from histo_nb.model.card import Card, read_card
-from histo_nb.model.seal import CARD, read_object
+from histo_nb.model.seal import CARD, hash_sealed, read_object
 
 PREPARED = "prepared"
 RUNTIMES_FILE, REFERENCE = "runtimes.json", "reference.safetensors"
@@ -28,7 +28,7 @@ def seal_prepared(folder: Path, card: Card, facts: Mapping[str, Any]) -> dict[st
         "files": {path.name: hash_file(path) for path in sorted(folder.iterdir())},
     }
     content: dict[str, Any] = json.loads(json.dumps({**facts, **own}))
-    content["sha256"] = _hash(content)
+    content["sha256"] = hash_sealed(content)
     write_json(folder / RUNTIMES_FILE, content)
     return content
 
@@ -46,7 +46,7 @@ def read_prepared(folder: Path) -> dict[str, Any] | None:
         return None
     content, card = read_object(path, way_out=f"{PREPARE} {folder.name}"), read_card(folder / CARD)
     own = (content.get("model_id"), content.get("weights_sha256"))
-    if content.get("sha256") != _hash(content) or own != (card.model_id, card.weights_sha256):
+    if content.get("sha256") != hash_sealed(content) or own != (card.model_id, card.weights_sha256):
         raise BundleError(
             f"{path} is not as it was written, or of another model; {PREPARE} {folder.name} again"
         )
@@ -85,7 +85,3 @@ def find_cpu() -> str:
 # of x86 and of ARM: what a compiler of networks chooses its arithmetic by
 ABILITIES = {"avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16",
              "amx_int8", "amx_tile", "asimd", "asimddp", "bf16", "i8mm", "sve", "sve2"}  # fmt: skip
-
-
-def _hash(content: Mapping[str, Any]) -> str:
-    return hash_content({name: value for name, value in content.items() if name != "sha256"})

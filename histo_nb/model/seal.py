@@ -108,7 +108,7 @@ def read_gate(folder: Path) -> dict[str, Any] | None:
         return None
     gate, card = read_object(path), read_card(folder / CARD)
     again = f"move it away and pass `histo-nb gate {folder.name}` again; what was said is on record"
-    if gate.get("sha256") != _hash_gate(gate):
+    if gate.get("sha256") != hash_sealed(gate):
         raise BundleError(f"{path} is not as the gate wrote it (SHA-256 differs); {again}")
     if (gate.get("model_id"), gate.get("weights_sha256")) != (card.model_id, card.weights_sha256):
         raise BundleError(f"{path} is the gate of another model, {gate.get('model_id')}; {again}")
@@ -120,7 +120,7 @@ def write_gate(folder: Path, gate: Mapping[str, Any]) -> dict[str, Any]:
     card = read_card(folder / CARD)
     own = {"model_id": card.model_id, "weights_sha256": card.weights_sha256}
     content: dict[str, Any] = json.loads(json.dumps({**gate, **own}))
-    content["sha256"] = _hash_gate(content)
+    content["sha256"] = hash_sealed(content)
     write_json(folder / GATE, content)
     return content
 
@@ -150,5 +150,6 @@ def _check_sum(path: Path, sha256: str | None, *, hashed: bool) -> None:
         )
 
 
-def _hash_gate(gate: Mapping[str, Any]) -> str:
-    return hash_content({name: value for name, value in gate.items() if name != "sha256"})
+def hash_sealed(content: Mapping[str, Any]) -> str:
+    """Return the hash that a sealed object holds as its `sha256`: of all else in it."""
+    return hash_content({name: value for name, value in content.items() if name != "sha256"})

@@ -4,7 +4,6 @@ Each runtime answers the validation tiles and is compared with fp32 on torch, wh
 gated the model. One that says something else is refused by name from then on.
 """
 
-import os
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -45,6 +44,7 @@ from histo_nb.model.openvino_files import (
 from histo_nb.model.prepared import PREPARED, REFERENCE, find_cpu, seal_prepared
 from histo_nb.model.registry import find_model
 from histo_nb.slide import Slide
+from histo_nb.stored import N_THREADS
 from histo_nb.training.evaluate import evaluate_predictions
 
 MAX_CHANGED = 0.005  # share of the validation tiles that may get another class; always one tile
@@ -89,7 +89,7 @@ def prepare_model(home: Home, model_id: str) -> dict[str, Any]:
         train = _sample(dataset, bundle, "train", N_REFERENCE)
         torch_runtime = TorchRuntime(bundle)
         fp32 = _ask(torch_runtime, valid)
-        reference = _learn_reference(home, torch_runtime, train=train, valid=fp32)
+        reference = _learn_reference(torch_runtime, train=train, valid=fp32)
         others, networks = _other_runtimes(bundle, folder, train)
         measured = {torch_runtime.name: _compare(fp32, fp32, valid, bundle.card)}
         for runtime in others:
@@ -97,7 +97,7 @@ def prepare_model(home: Home, model_id: str) -> dict[str, Any]:
         facts = {
             "at": now(),
             "cpu": find_cpu(),
-            "n_threads": os.cpu_count(),
+            "n_threads": N_THREADS,
             "packages": {"openvino": openvino().__version__, "torch": torch.__version__},
             "n_tiles": len(valid.rows),
             "n_slides": int(valid.rows.slide_id.nunique()),
@@ -185,12 +185,12 @@ def _compare(said: Said, fp32: Said, valid: Sample, card: Card) -> dict[str, Any
     if not np.isfinite(said.probabilities).all():
         faults = ["a probability is not a number"]
         return {"ms_per_tile": milliseconds, "passed": False, "faults": faults}
-    first, second = (
-        evaluate_predictions(make_predictions(valid.rows, s.probabilities, card.classes), card)
-        for s in (fp32, said)
+    usual, other = (
+        make_predictions(valid.rows, s.probabilities, card.classes) for s in (fp32, said)
     )
+    first, second = (evaluate_predictions(predictions, card) for predictions in (usual, other))
     changed = said.probabilities.argmax(axis=1) != fp32.probabilities.argmax(axis=1)
-    slides = _slide_classes(said, valid, card) != _slide_classes(fp32, valid, card)
+    slides = _slide_classes(other, card) != _slide_classes(usual, card)
     facts = {
         "max_difference": float(np.abs(said.probabilities - fp32.probabilities).max()),
         "changed": float(changed.mean()),
@@ -214,8 +214,7 @@ def _compare(said: Said, fp32: Said, valid: Sample, card: Card) -> dict[str, Any
     return {**facts, "passed": not faults, "faults": faults}
 
 
-def _slide_classes(said: Said, valid: Sample, card: Card) -> np.ndarray:
-    predictions = make_predictions(valid.rows, said.probabilities, card.classes)
+def _slide_classes(predictions: pd.DataFrame, card: Card) -> np.ndarray:
     verdicts = judge_slides(
         predictions,
         classes=card.classes,
@@ -225,7 +224,7 @@ def _slide_classes(said: Said, valid: Sample, card: Card) -> np.ndarray:
     return np.array([verdict.slide_class for verdict in verdicts.values()])
 
 
-def _learn_reference(home: Home, runtime: Runtime, *, train: Sample, valid: Said) -> Reference:
+def _learn_reference(runtime: Runtime, *, train: Sample, valid: Said) -> Reference:
     codes = {label: i for i, label in enumerate(runtime.card.classes)}
     colours = np.stack([tile_colour(image) for image in train.images])
     rows = train.rows.assign(**dict(zip(COLOURS, colours.T, strict=True)))
@@ -234,11 +233,11 @@ def _learn_reference(home: Home, runtime: Runtime, *, train: Sample, valid: Said
         train.rows.label.map(codes).to_numpy(int),
         valid_features=valid.features,
         colours=slide_colours(rows),
-        scanners=_scanners(home, rows),
+        scanners=_scanners(rows),
     )
 
 
-def _scanners(home: Home, rows: pd.DataFrame) -> list[str]:
+def _scanners(rows: pd.DataFrame) -> list[str]:
     """Return the scanners of training slides; loose images have none, nor slides that are gone."""
     first = rows.drop_duplicates("slide_id").to_dict("records")
     names = []

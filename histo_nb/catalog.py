@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 import sqlalchemy as sa
 
-from histo_nb.errors import CatalogError
+from histo_nb.errors import CatalogError, ReviewError
 from histo_nb.schema import (
     ARRIVALS,
     EVENTS,
@@ -26,6 +26,7 @@ from histo_nb.schema import (
     META,
     QUARANTINE,
     RESULTS,
+    REVIEWS,
     RUNS,
     SCANS,
     SLIDE_FILES,
@@ -43,7 +44,12 @@ def now() -> str:
 
 
 def account() -> str:
-    """Return who is at work: the account's name, or its number where it has none."""
+    """Return who is at work: whom the server let in (HISTO_USER), else the account's name.
+
+    Its number where it has none.
+    """
+    if os.environ.get("HISTO_USER"):
+        return os.environ["HISTO_USER"]
     try:
         return getpass.getuser()
     except (OSError, KeyError, ImportError):
@@ -261,6 +267,37 @@ class Catalog:
         query = sa.select(HAND_LABELS).where(columns.decision_id.in_(last))
         return self._table(query.where(columns.label.is_not(None)).order_by(columns.decision_id))
 
+    def add_review(self, row: Mapping[str, Any]) -> int:
+        """Write a reviewer's decision on a slide and return its number; see `reviews.judge`.
+
+        Nothing is overwritten: every decision stays on record with its time. What is signed is
+        closed until its signer takes the signature back.
+
+        Raises
+        ------
+        ReviewError
+            The slide is signed.
+        """
+        slide_id = row["slide_id"]
+        with self._writing(str(_no_slide(slide_id))) as connection:
+            signed = _last_reviews(REVIEWS.c.slide_id == slide_id, REVIEWS.c.kind == "signature")
+            for signature in connection.execute(signed):
+                if (row["kind"], row["reviewer"]) != ("signature", signature.reviewer):
+                    raise ReviewError(
+                        f"{slide_id} was signed by {signature.reviewer}; it is closed until the "
+                        "signature is taken back"
+                    )
+            new = REVIEWS.insert().values({**row, "reviewed_at": now()})
+            return int(connection.execute(new.returning(REVIEWS.c.review_id)).scalar_one())
+
+    def reviews(self, slide_ids: Iterable[str] | None = None) -> pd.DataFrame:
+        """Return what each reviewer last said of each subject, the oldest first.
+
+        What was taken back is left out. With `slide_ids`, of these slides only.
+        """
+        which = () if slide_ids is None else (REVIEWS.c.slide_id.in_(list(slide_ids)),)
+        return self._table(_last_reviews(*which))
+
     def add_run(self, row: Mapping[str, Any]) -> None:
         """Add one execution of a notebook."""
         with self._writing(f"run {row['run_id']} is in the catalogue already") as connection:
@@ -297,6 +334,14 @@ class Catalog:
     def _writing(self, clash: str) -> Iterator[sa.Connection]:
         with _named_errors(self.engine.url, clash), self.engine.begin() as connection:
             yield connection
+
+
+def _last_reviews(*which: sa.ColumnElement[bool]) -> sa.Select[Any]:
+    columns = REVIEWS.c
+    same = (columns.slide_id, columns.kind, columns.subject, columns.reviewer)
+    last = sa.select(sa.func.max(columns.review_id)).where(*which).group_by(*same)
+    query = sa.select(REVIEWS).where(columns.review_id.in_(last), columns.verdict.is_not(None))
+    return query.order_by(columns.review_id)
 
 
 def _no_slide(*slide_ids: str) -> CatalogError:

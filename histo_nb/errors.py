@@ -65,6 +65,10 @@ class CatalogError(HistoError):
     """The catalogue lacks something, or already has it."""
 
 
+class ReviewError(HistoError):
+    """A judgement of a slide cannot be written as it is."""
+
+
 class NotebookError(HistoError):
     """A notebook cannot be run as asked, or failed while it ran."""
 

@@ -1,4 +1,4 @@
-"""The catalogue's tables: slides, results, runs, events; hand labels; arrivals, quarantine, scans.
+"""The catalogue's tables: slides, results, runs, events; hand labels, reviews; what arrives.
 
 Nothing that names a person: `patient_id` is a pseudonym, barcodes and file names never stand here.
 """
@@ -121,4 +121,19 @@ HAND_LABELS = sa.Table(  # one row a decision, never changed: an annotator's las
     sa.Column("annotator", sa.String, nullable=False),
     sa.Column("label", sa.String),  # null = taken back
     sa.Column("decided_at", sa.String, nullable=False),
+)
+REVIEWS = sa.Table(  # one row a decision, never changed: a reviewer's last one on a subject counts
+    "reviews",
+    META,
+    sa.Column("review_id", sa.Integer, primary_key=True),
+    sa.Column("slide_id", sa.ForeignKey("slides.slide_id"), nullable=False, index=True),
+    sa.Column("model_id", sa.String),  # whose answer was judged; null = none was
+    sa.Column("kind", sa.String, nullable=False),  # slide, region, annotation, signature
+    sa.Column("subject", sa.String, nullable=False),  # which region or annotation; "" = the slide
+    sa.Column("verdict", sa.String),  # agree, disagree, drawn, signed; null = taken back
+    sa.Column("label", sa.String),  # the class, if one was said
+    sa.Column("note", sa.String),  # the reviewer's words, never a patient's name
+    sa.Column("outline", sa.String),  # GeoJSON geometry, level-0 px
+    sa.Column("reviewer", sa.String, nullable=False),
+    sa.Column("reviewed_at", sa.String, nullable=False),
 )

@@ -59,14 +59,30 @@ class StoredTiles:
         SlideError
             It is not stored, cut off, or damaged: also where a lenient decoder would go on.
         """
+        self._decode(number, out, scale)
+
+    def jpeg(self, number: int) -> bytes:
+        """Return one stored tile as a whole JPEG file, as it was written; it does decode.
+
+        Raises
+        ------
+        SlideError
+            As `decode`.
+        """
+        least = DCT_SCALES[0]
+        out = np.empty((self.tile[1] // least, self.tile[0] // least, 3), np.uint8)
+        return self._decode(number, out, least)
+
+    def _decode(self, number: int, out: np.ndarray, scale: int) -> bytes:
         n = int(self.counts[number])
         height, width = self.tile[1] // scale, self.tile[0] // scale
         try:
             data = os.pread(self.file.fileno(), n, int(self.offsets[number]))
             if len(data) < n or not n:
                 raise ValueError("not stored" if not n else "cut off")
+            data = self.header + data[2:]
             decoded = simplejpeg.decode_jpeg(
-                self.header + data[2:],
+                data,
                 min_height=height if scale > 1 else 0,
                 min_width=width if scale > 1 else 0,
                 min_factor=scale,
@@ -74,6 +90,7 @@ class StoredTiles:
             )
             if decoded.shape != out.shape:
                 raise ValueError(f"{decoded.shape} instead of {out.shape} px")
+            return data
         except (ValueError, OSError) as error:
             column, row = number % self.columns, number // self.columns
             raise SlideError(

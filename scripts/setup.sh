@@ -5,7 +5,9 @@ set -eu
 cd "$(dirname "$0")/.."
 
 stamp=.venv/setup.stamp
-wanted="$PWD $(cat pyproject.toml constraints.txt | cksum)"
+sources=$(find histo_nb/widgets -name node_modules -prune -o -name static -prune -o -name '*.js*' -print)
+# shellcheck disable=SC2086 # names of ours, without blanks
+wanted="$PWD $(cat pyproject.toml constraints.txt hatch_build.py $sources | cksum)"
 found=$(cat "$stamp" 2>/dev/null || true)
 [ -x .venv/bin/python ] || found=
 [ "$found" != "$wanted" ] || exit 0

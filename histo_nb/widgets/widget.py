@@ -5,12 +5,30 @@ from typing import Any
 
 import anywidget
 
+from histo_nb.errors import StorageError
+
 HERE = Path(__file__).parent
 
 
 def script(name: str) -> str:
     """Return the JavaScript module `name`.js with the helpers it stands on."""
     return "\n".join((HERE / file).read_text("utf-8") for file in ("dom.js", f"{name}.js"))
+
+
+def bundle(name: str) -> str:
+    """Return a JavaScript module that was bundled when the package was built.
+
+    Raises
+    ------
+    StorageError
+        It is not there.
+    """
+    path = HERE / "static" / f"{name}.js"
+    if not path.is_file():
+        raise StorageError(
+            f"{path.name} is not built; install the package again (`make setup` in a checkout)"
+        )
+    return path.read_text("utf-8")
 
 
 def style(name: str) -> str:

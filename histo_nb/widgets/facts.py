@@ -3,24 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-import traitlets
-
 from histo_nb.annotations import Annotation
 from histo_nb.inference.result import SlideResult
 from histo_nb.inference.trust import find_doubts
 from histo_nb.widgets.palette import class_colours
-from histo_nb.widgets.widget import Widget, script, style
 
 LISTED = 40  # regions listed; the rest is counted
-
-
-class FactsPanel(Widget):
-    """The facts of one slide; "take me there" sends the message `{"kind": "go", "region": 0}`."""
-
-    _esm = traitlets.Unicode(script("facts")).tag(sync=True)
-    _css = traitlets.Unicode(style("facts")).tag(sync=True)
-    facts = traitlets.Dict().tag(sync=True)  # see `slide_facts`; or title and text: a message
-    selected = traitlets.Int(-1).tag(sync=True)  # index of the marked region
 
 
 def slide_facts(result: SlideResult) -> dict[str, Any]:
@@ -30,6 +18,7 @@ def slide_facts(result: SlideResult) -> dict[str, Any]:
     return {
         "slide_id": result.slide_id,
         "slide_class": result.slide_class,
+        "classes": [{"label": name, "colour": colour} for name, colour in colours.items()],
         "colour": colours.get(result.slide_class, "#6b7280"),
         "confidence": f"{result.confidence:.0%}",
         "rule": result.rule,

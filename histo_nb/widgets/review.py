@@ -1,6 +1,9 @@
-"""The pathologist's page: worklist, slide and facts side by side."""
+"""The pathologist's page: worklist, slide and reading side by side."""
 
 import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import ipywidgets
@@ -9,10 +12,15 @@ import pandas as pd
 from histo_nb.errors import HistoError
 from histo_nb.home import Home
 from histo_nb.inference.result import SlideResult, read_result
-from histo_nb.widgets.facts import FactsPanel, slide_facts
+from histo_nb.masking.masks import mask_path, read_mask
+from histo_nb.widgets.facts import slide_facts
+from histo_nb.widgets.judging import Judging, find_statuses
 from histo_nb.widgets.page import fixed_html, make_page
 from histo_nb.widgets.palette import class_colours
-from histo_nb.widgets.viewer import SlideViewer, abnormal_heatmap
+from histo_nb.widgets.reading import ReadingPanel
+from histo_nb.widgets.region_pictures import read_regions
+from histo_nb.widgets.viewer import SlideViewer
+from histo_nb.widgets.viewer.layers import drawn_layer, heatmap_layer, tissue_layer
 from histo_nb.widgets.worklist import Worklist
 
 log = logging.getLogger(__name__)
@@ -28,83 +36,260 @@ UNAVAILABLE = """
 <div class="hr-empty"><h2>The worklist cannot be read</h2>
 <p>The catalogue of slides did not open. Ask the person who runs this page to look at
 <code>histo-nb doctor</code>, then reload.</p></div>"""
+LINKED = "beside"  # the word by which two viewers move together
+MIME = {"html": "text/html", "pdf": "application/pdf"}
+BAD_RESULT = (HistoError, LookupError, TypeError, ValueError)
 
 
-def show_review(home: Home) -> ipywidgets.Widget:
+def show_review(home: Home, *, slide_id: str | None = None) -> ipywidgets.Widget:
     """Return the review page of the slides analysed in `home`, to be shown by a notebook.
 
     A result or a slide that cannot be read becomes a message on the page, never an exception.
+
+    Parameters
+    ----------
+    slide_id
+        The slide to begin with; else the most suspicious one that nobody has read.
     """
     try:
         results = home.catalog.results()
+        reviews = home.catalog.reviews()
     except HistoError:
         log.exception("the catalogue of %s does not open", home.root)
         return make_page(TITLE, fixed_html(UNAVAILABLE))
     if results.empty:
         return make_page(TITLE, fixed_html(EMPTY))
-    return Review(home, results).page
+    return Review(home, results, reviews, slide_id=slide_id).page
 
 
 class Review:
-    """The three parts of the page and what one does to the other; `page` is the widget."""
+    """The parts of the page and what one does to the other; `page` is the widget.
 
-    def __init__(self, home: Home, results: pd.DataFrame) -> None:
+    What takes long is done in threads, so that the kernel always answers.
+    """
+
+    def __init__(
+        self, home: Home, results: pd.DataFrame, reviews: pd.DataFrame, *, slide_id: str | None
+    ) -> None:
         self._home = home
         self._results = results.set_index("slide_id")
-        colours = _colours(results)
-        self.worklist = Worklist(results, colours=colours)
-        self.viewer = SlideViewer()
-        self.facts = FactsPanel()
-        self.worklist.observe(lambda change: self._show(change["new"]), "selected")
-        self.viewer.observe(lambda change: self._mark(change["new"]), "selected")
-        self.facts.on_msg(self._go)
+        self._result: SlideResult | None = None
+        self._judging = Judging(home)
+        self._working = ThreadPoolExecutor(1, thread_name_prefix="review")
+        self._painting = ThreadPoolExecutor(1, thread_name_prefix="thumbs")
+        self.worklist = Worklist(
+            results,
+            status=find_statuses(reviews),
+            selected=slide_id,
+            colours=_colours(results),
+        )
+        self.viewer, self.beside = SlideViewer(), SlideViewer()
+        self.reading = ReadingPanel(
+            reviewer=self._judging.reviewer, is_known=self._judging.is_known
+        )
         self._show(self.worklist.selected)
-        for part, name in ((self.worklist, "list"), (self.viewer, "slide"), (self.facts, "facts")):
+        self._listen()
+        self.page = self._make_page()
+
+    def _make_page(self) -> ipywidgets.Widget:
+        parts = {
+            "list": self.worklist,
+            "slide": self.viewer,
+            "beside": self.beside,
+            "reading": self.reading,
+        }
+        for name, part in parts.items():
             part.add_class(f"hr-{name}")
-        self.page = make_page(TITLE, self.worklist, self.viewer, self.facts)
+        self.beside.layout.display = "none"
+        return make_page(TITLE, *parts.values())
+
+    def _listen(self) -> None:
+        self.worklist.observe(self._choose, "selected")
+        self.worklist.observe(self._choose_beside, "beside")
+        self.viewer.observe(self._mark, "selected")
+        self.viewer.on_draw(self._draw)
+        self.reading.on_msg(self._receive)
+
+    # ---------------------------------------------------------------------------- the slide
+    def _choose(self, change: dict[str, Any]) -> None:
+        self._do(self._show, change["new"])
 
     def _show(self, slide_id: str) -> None:
+        if slide_id != self.worklist.selected:
+            return  # the reader has moved on
         try:
             result = read_result(self._results.result_path[slide_id])
             facts = slide_facts(result)
-        except (HistoError, LookupError, TypeError, ValueError):
+            self._result = result
+            self.reading.selected = -1
+            with self.reading.hold_sync():
+                self.reading.facts = facts
+                self.reading.judged = self._judging.state(result)
+        except BAD_RESULT:
             log.exception("the result of %s cannot be read", slide_id)
+            self._result = None
             self._show_damaged(slide_id)
             return
-        self.facts.facts, self.facts.selected = facts, -1
-        self._show_slide(result)
+        _open(self._home, self.viewer, result)
+        self._refresh(result)
+        self._painting.submit(self._send_thumbs, result)
 
-    def _show_slide(self, result: SlideResult) -> None:
+    def _choose_beside(self, change: dict[str, Any]) -> None:
+        self._do(self._show_beside, change["new"])
+
+    def _show_beside(self, slide_id: str) -> None:
+        self.beside.layout.display = "" if slide_id else "none"
+        self.viewer.link = self.beside.link = LINKED if slide_id else ""
+        if not slide_id:
+            self.beside.close_slide()
+            return
         try:
-            row = self._home.catalog.slide(result.slide_id)
-            given = row["slide_mpp"] if row["mpp_source"] == "given" else None
-            self.viewer.open_slide(
-                row["slide_path"],
-                slide_mpp=given,
-                heatmap=abnormal_heatmap(result),
-                regions=result.regions,
-                colours=class_colours(result.classes, normal_class=result.normal_class),
-            )
-        except HistoError as error:
-            log.exception("slide %s cannot be shown", result.slide_id)
-            self.viewer.show_message(f"The picture of this slide cannot be shown. {error}")
+            _open(self._home, self.beside, read_result(self._results.result_path[slide_id]))
+        except BAD_RESULT:
+            log.exception("the result of %s cannot be read", slide_id)
+            self.beside.show_message("Nothing to show for this slide.")
 
     def _show_damaged(self, slide_id: str) -> None:
         self.viewer.show_message("Nothing to show for this slide.")
-        self.facts.facts = {
+        self.reading.facts = {
             "title": "This result cannot be read",
             "text": f"The files of the analysis of {slide_id} are damaged or gone. The slide "
             "itself is not touched; analyse it again:",
             "hint": f"histo-nb analyse {slide_id}",
         }
 
-    def _mark(self, index: int) -> None:
-        self.facts.selected = index
+    def _send_thumbs(self, result: SlideResult) -> None:
+        for index, picture in read_regions(self._home, result):
+            if self._result is not result:
+                return
+            said = {"kind": "thumb", "slide_id": result.slide_id, "region": index}
+            self.reading.send(said, [picture])
 
-    def _go(self, _: Any, message: dict[str, Any], __: list[memoryview]) -> None:
-        index = message.get("region")
+    def _mark(self, change: dict[str, Any]) -> None:
+        self.reading.selected = change["new"]
+
+    # --------------------------------------------------------------------------- the reader
+    def _receive(self, _: Any, message: dict[str, Any], __: list[memoryview]) -> None:
+        kind, result = message.get("kind"), self._result
+        if kind == "name":
+            self._do(self._name, str(message.get("reviewer", "")))
+        elif kind == "undo":
+            self._do(self._undo)
+        elif result is None:
+            return
+        elif kind == "go":
+            self._go(message.get("region"))
+        elif kind == "thumbs":
+            self._painting.submit(self._send_thumbs, result)
+        elif kind == "report":
+            self._painting.submit(self._tell_trouble, self._report, result, message)
+        elif kind in ("slide", "region", "sign", "reopen"):
+            self._do(self._judge, result, message)
+
+    def _go(self, index: Any) -> None:
         if isinstance(index, int) and 0 <= index < len(self.viewer.regions):
             self.viewer.zoom_to_region(index)
+
+    def _name(self, reviewer: str) -> None:
+        self._judging.name(reviewer)
+        self.reading.reviewer = self._judging.reviewer
+        if self._result:
+            self._refresh(self._result)
+
+    def _judge(self, result: SlideResult, message: dict[str, Any]) -> None:
+        said = _judge(self._judging, result, message)
+        self._refresh(result)
+        self.reading.send({"kind": "saved", "text": said, "can_undo": True})
+
+    def _draw(self, place: dict[str, Any]) -> None:
+        result = self._result
+        if result:
+            self._judging.draw(result, place)
+            self._refresh(result)
+            said = "Saved." if place.get("kind") == "draw" else "Removed."
+            self.reading.send({"kind": "saved", "text": said, "can_undo": True})
+
+    def _undo(self) -> None:
+        slide_id = self._judging.undo()
+        if self._result:
+            self._refresh(self._result)
+        said = f"Taken back: {slide_id}"
+        self.reading.send({"kind": "saved", "text": said, "can_undo": False})
+
+    def _refresh(self, result: SlideResult) -> None:
+        reviews = self._home.catalog.reviews()
+        self.worklist.status = find_statuses(reviews)
+        if result is not self._result:
+            return
+        state = self._judging.state(result)
+        self.reading.judged = state
+        colours = class_colours(result.classes, normal_class=result.normal_class)
+        self.viewer.drawn = drawn_layer(reviews[reviews.slide_id == result.slide_id], colours)
+        closed = state["signature"] is not None
+        self.viewer.classes = [] if closed else self.reading.facts.get("classes", [])
+
+    def _report(self, result: SlideResult, message: dict[str, Any]) -> None:
+        from histo_nb.export.report import make_report  # noqa: PLC0415 - few readers want one
+
+        kind = "pdf" if message.get("format") == "pdf" else "html"
+        file = make_report(self._home, result.slide_id, kind=kind)
+        name = f"report-{result.slide_id}.{kind}"
+        self.reading.send({"kind": "report", "name": name, "mime": MIME[kind]}, [file])
+
+    def _do(self, work: Callable[..., None], *given: Any) -> None:
+        self._working.submit(self._tell_trouble, work, *given)
+
+    def _tell_trouble(self, work: Callable[..., None], *given: Any) -> None:
+        try:
+            work(*given)
+        except HistoError as error:
+            self.reading.send({"kind": "trouble", "text": str(error)})
+        except Exception:
+            log.exception("the review page failed")
+            self.reading.send({"kind": "trouble", "text": "That did not work. Reload the page."})
+
+
+def _judge(judging: Judging, result: SlideResult, message: dict[str, Any]) -> str:
+    """Write what a reader says; return it in words."""
+    kind, verdict = message["kind"], message.get("verdict") or None
+    label = message.get("label") if message.get("label") in result.classes else None
+    if kind == "sign":
+        return f"Signed: {judging.sign(result)}."
+    if kind == "reopen":
+        judging.reopen(result)
+        return "The signature is taken back."
+    if kind == "slide":
+        note = str(message.get("note") or "")
+        judging.judge_slide(result, verdict=verdict, label=label, note=note)
+        return f"Read: {label}." if verdict else "Taken back."
+    index = message.get("region")
+    if not isinstance(index, int) or not 0 <= index < len(result.regions):
+        raise HistoError("there is no such region; reload the page")
+    judging.judge_region(result, index, verdict=verdict, label=label)
+    return f"Region {index + 1}: {verdict or 'taken back'}."
+
+
+def _open(home: Home, viewer: SlideViewer, result: SlideResult) -> None:
+    try:
+        row = home.catalog.slide(result.slide_id)
+        viewer.open_slide(
+            row["slide_path"],
+            slide_mpp=row["slide_mpp"] if row["mpp_source"] == "given" else None,
+            heatmap=heatmap_layer(result),
+            tissue=_tissue(home, result.slide_id),
+            regions=result.regions,
+            colours=class_colours(result.classes, normal_class=result.normal_class),
+        )
+    except HistoError as error:
+        log.exception("slide %s cannot be shown", result.slide_id)
+        viewer.show_message(f"The picture of this slide cannot be shown. {error}")
+
+
+def _tissue(home: Home, slide_id: str) -> dict[str, Any]:
+    try:
+        return tissue_layer(read_mask(mask_path(home, slide_id)))
+    except HistoError:
+        return {}  # a slide can be read without it
 
 
 def _colours(results: pd.DataFrame) -> dict[str, str]:

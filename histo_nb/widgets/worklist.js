@@ -1,4 +1,8 @@
 // The list of analysed slides: a listbox, so arrow keys and screen readers know what it is.
+const STATUS = {
+  open: ["To read", ""], read: ["Read", "h-chip--accent"], signed: ["Signed", "h-chip--ok"],
+};
+
 function render({ model, el }) {
   el.classList.add("histo");
   const list = h("ul", {
@@ -6,38 +10,79 @@ function render({ model, el }) {
     "data-lm-suppress-shortcuts": "true",
   });
   const count = h("span", { class: "h-count" });
+  const search = h("input", {
+    class: "h-field", type: "search", placeholder: "Search slides", "aria-label": "Search slides",
+    oninput: () => sift(),
+  });
+  const status = h("select", { class: "h-field", "aria-label": "Status", onchange: () => sift() },
+    h("option", { value: "" }, "All"),
+    Object.entries(STATUS).map(([name, [label]]) => h("option", { value: name }, label)));
+  const kind = h("select", { class: "h-field", "aria-label": "Class", onchange: () => sift() });
+  const none = h("p", { class: "h-quiet hw-none", role: "status" }, "No slide fits.");
   el.append(
     h("div", { class: "h-panel hw" },
       h("h2", {}, "Worklist", count),
-      h("p", { class: "h-quiet hw-order" }, "Most abnormal tissue first"),
-      list),
+      h("p", { class: "h-quiet hw-order" }, "Most abnormal first · J next, K previous"),
+      h("div", { class: "hw-filters" }, search, status, kind),
+      none, list),
   );
+  let shown = []; // entries that fit
 
-  const choose = (index) => {
-    const entries = model.get("entries");
-    const entry = entries[Math.min(Math.max(index, 0), entries.length - 1)];
+  const current = () => shown.findIndex((entry) => entry.slide_id === model.get("selected"));
+  function choose(index) {
+    const entry = shown[Math.min(Math.max(index, 0), shown.length - 1)];
     if (!entry || entry.slide_id === model.get("selected")) return;
     model.set("selected", entry.slide_id);
     model.save_changes();
-  };
-  const current = () =>
-    model.get("entries").findIndex((entry) => entry.slide_id === model.get("selected"));
+  }
+  function compare(event, { slide_id: id }) {
+    event.stopPropagation();
+    model.set("beside", model.get("beside") === id ? "" : id);
+    model.save_changes();
+  }
 
+  const said = (entry) => model.get("status")[entry.slide_id] ?? { status: "open" };
   function item(entry, index) {
+    const { status: state, label } = said(entry);
+    const [text, look] = STATUS[state];
+    const chip = label && label !== entry.slide_class ? `${text}: ${label}` : text;
     return h("li", { role: "option", id: `hw-${index}`, onclick: () => choose(index) },
-      h("div", { class: "hw-id", title: entry.slide_id }, entry.slide_id),
+      h("div", { class: "hw-row" },
+        h("span", { class: "hw-id", title: entry.slide_id }, entry.slide_id),
+        h("button", {
+          type: "button", class: "hw-beside", tabindex: -1, "aria-pressed": `${model.get("beside") === entry.slide_id}`,
+          title: "Show beside the other slide", "aria-label": `Show ${entry.slide_id} beside`,
+          onclick: (event) => compare(event, entry),
+        }, "◫")),
       h("div", { class: "hw-row" },
         h("span", { class: "h-dot", style: { background: entry.colour } }),
         h("span", { class: "hw-class" }, entry.slide_class),
         h("span", { class: "hw-share" }, `${entry.abnormal} abnormal`)),
       h("div", { class: "h-meter", "aria-hidden": "true" },
         h("i", { style: { width: `${100 * entry.share}%`, background: entry.colour } })),
-      h("div", { class: "h-quiet" }, `${entry.confidence} confidence · ${entry.regions}`));
+      h("div", { class: "hw-row hw-last" },
+        h("span", { class: "h-quiet" }, `${entry.confidence} confidence · ${entry.regions}`),
+        state === "open" ? null : h("span", { class: `h-chip ${look}` }, chip)));
   }
+
   function fill() {
+    const classes = [...new Set(model.get("entries").map((entry) => entry.slide_class))];
+    kind.replaceChildren(h("option", { value: "" }, "All classes"),
+      ...classes.map((label) => h("option", { value: label }, label)));
+    sift();
+  }
+  function sift() {
     const entries = model.get("entries");
-    count.textContent = entries.length;
-    list.replaceChildren(...entries.map(item));
+    const wanted = search.value.trim().toLowerCase();
+    shown = entries.filter((entry) =>
+      entry.slide_id.toLowerCase().includes(wanted) &&
+      (!status.value || said(entry).status === status.value) &&
+      (!kind.value || entry.slide_class === kind.value));
+    count.textContent = shown.length === entries.length ? entries.length : `${shown.length} of ${entries.length}`;
+    none.hidden = shown.length > 0;
+    const place = list.scrollTop;
+    list.replaceChildren(...shown.map(item));
+    list.scrollTop = place;
     mark();
   }
   function mark() {
@@ -48,7 +93,7 @@ function render({ model, el }) {
   }
   const moves = {
     ArrowDown: () => current() + 1, ArrowUp: () => current() - 1,
-    Home: () => 0, End: () => model.get("entries").length - 1,
+    Home: () => 0, End: () => shown.length - 1,
   };
   list.addEventListener("keydown", (event) => {
     if (!moves[event.key]) return;
@@ -56,12 +101,20 @@ function render({ model, el }) {
     event.stopPropagation();
     choose(moves[event.key]());
   });
-  model.on("change:entries", fill);
-  model.on("change:selected", mark);
+  const press = (event) => {
+    if (isTyping(event) || !list.isConnected || !"jk".includes(event.key)) return;
+    event.preventDefault();
+    choose(current() + (event.key === "j" ? 1 : -1));
+  };
+  document.addEventListener("keydown", press);
+  const watched = {
+    "change:entries": fill, "change:status": sift, "change:beside": sift, "change:selected": mark,
+  };
+  for (const [event, act] of Object.entries(watched)) model.on(event, act);
   fill();
   return () => {
-    model.off("change:entries", fill);
-    model.off("change:selected", mark);
+    for (const [event, act] of Object.entries(watched)) model.off(event, act);
+    document.removeEventListener("keydown", press);
   };
 }
 export default { render };

@@ -7,20 +7,33 @@ import pandas as pd
 import traitlets
 
 from histo_nb.widgets.widget import Widget, script, style
+from histo_nb.widgets.words import count
 
 
 class Worklist(Widget):
-    """A list of slides to choose from, with mouse or arrow keys; `selected` is the choice."""
+    """A list of slides to choose from, with mouse or keys; `selected` is the choice."""
 
     _esm = traitlets.Unicode(script("worklist")).tag(sync=True)
     _css = traitlets.Unicode(style("worklist")).tag(sync=True)
     # slide_id, slide_class, colour, confidence, abnormal, share (0–1), regions
     entries = traitlets.List().tag(sync=True)
+    status = traitlets.Dict().tag(sync=True)  # slide_id → see `find_statuses`; none = to read
     selected = traitlets.Unicode().tag(sync=True)  # slide_id
+    beside = traitlets.Unicode().tag(sync=True)  # slide_id of a second slide; "" = none
 
-    def __init__(self, results: pd.DataFrame, *, colours: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        results: pd.DataFrame,
+        *,
+        status: Mapping[str, Any],
+        selected: str | None = None,
+        colours: Mapping[str, str] | None = None,
+    ) -> None:
         entries = worklist_entries(results, colours=colours or {})
-        super().__init__(entries=entries, selected=entries[0]["slide_id"] if entries else "")
+        names = [entry["slide_id"] for entry in entries]
+        waiting = [name for name in names if name not in status]
+        first = selected if selected in names else [*waiting, *names, ""][0]
+        super().__init__(entries=entries, status=dict(status), selected=first)
 
 
 def worklist_entries(
@@ -35,11 +48,7 @@ def worklist_entries(
             "confidence": f"{row['confidence']:.0%}",
             "abnormal": f"{row['abnormal_fraction']:.0%}",
             "share": float(row["abnormal_fraction"]),
-            "regions": _count(row["n_regions"], "region"),
+            "regions": count(row["n_regions"], "region"),
         }
         for row in results.to_dict("records")
     ]
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n} {what}{'' if n == 1 else 's'}"

@@ -34,3 +34,8 @@ export function inkOn(colour) {
     .map((value) => (value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4));
   return 0.2126 * r + 0.7152 * g + 0.0722 * b > 0.179 ? "#000000" : "#ffffff";
 }
+
+// Whether a key is for a field, or goes with another key: then it is no command of a page.
+export function isTyping({ target, ctrlKey, metaKey, altKey }) {
+  return ctrlKey || metaKey || altKey || Boolean(target.closest?.("input, textarea, select"));
+}

@@ -7,9 +7,9 @@ const STEP_PX = 4; // between corners of a held pointer
 const DRAG_PX = 6;
 
 export const TOOLS = {
-  polygon: ["⬠", "Draw an outline: click corners or hold and draw; Enter closes it (P)", "p"],
-  rectangle: ["▭", "Draw a rectangle (T)", "t"],
-  point: ["•", "Mark a point (M)", "m"],
+  polygon: ["Draw an outline: click corners or hold and draw; Enter closes it (P)", "p"],
+  rectangle: ["Draw a rectangle (T)", "t"],
+  point: ["Mark a point (M)", "m"],
 };
 
 // Returns {root, use, tool, move, key}. `toSlide(x, y)` and `onDone(geometry, screen)`.

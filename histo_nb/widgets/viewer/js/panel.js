@@ -3,6 +3,18 @@ import { h } from "./dom.js";
 import { TOOLS } from "./draw.js";
 import { SCALES, scaleGradient } from "./raster.js";
 
+// Drawn on a square of 16: fonts do not have all of these signs.
+const ICONS = {
+  whole: "M2 6V2h4 M10 2h4v4 M14 10v4h-4 M6 14H2v-4",
+  turn: "M13 8a5 5 0 1 1-1.6-3.7 M12 1.5v3h-3",
+  screen: "M1.5 3h13v10h-13z M5 6h6v4H5z",
+  polygon: "M8 2l6 4.5-2.3 7H4.3L2 6.5z",
+  rectangle: "M2 4h12v8H2z",
+  point: "M8 14C4.5 9.8 3.8 8 3.8 6.2a4.2 4.2 0 0 1 8.4 0C12.2 8 11.5 9.8 8 14z M8 6.1v.1",
+};
+const icon = (name) => h("svg", { class: "hv-icon", viewBox: "0 0 16 16", "aria-hidden": "true" },
+  h("path", { d: ICONS[name] }));
+
 const STEPS = [1, 2, 5];
 const RULER_PX = 130;
 
@@ -15,12 +27,12 @@ export function makeButtons({ zoom, home, rotate, fullScreen, magnify, use }) {
   const moves = h("div", { class: "hv-float hv-buttons", role: "group", "aria-label": "View" },
     button("+", "Zoom in (+)", () => zoom(2)),
     button("−", "Zoom out (−)", () => zoom(1 / 2)),
-    button("⤢", "Whole slide (0)", home),
-    button("⟳", "Turn by 90° (R)", () => rotate(90)),
-    button("⛶", "Full screen (F)", fullScreen));
+    button(icon("whole"), "Whole slide (0)", home),
+    button(icon("turn"), "Turn by 90° (R)", () => rotate(90)),
+    button(icon("screen"), "Full screen (F)", fullScreen));
   const tools = h("div", { class: "hv-float hv-tools", role: "group", "aria-label": "Draw" },
-    Object.entries(TOOLS).map(([name, [sign, label]]) =>
-      button(sign, label, () => use(name), { "data-tool": name, "aria-pressed": "false" })));
+    Object.entries(TOOLS).map(([name, [label]]) =>
+      button(icon(name), label, () => use(name), { "data-tool": name, "aria-pressed": "false" })));
   const power = h("div", { class: "hv-float hv-power", title: "Magnification on this screen" });
   const bar = h("div", { class: "hv-bar" });
   const length = h("span");
@@ -61,14 +73,17 @@ export function makeLegend(state, change) {
   });
   const ramp = h("i");
   const heat = h("div", { class: "hv-heat" }, map, slider,
-    h("span", { class: "hv-scale" }, "0", ramp, "1"), scale);
+    h("span", { class: "hv-scale" }, "0", ramp, "1"));
   const layers = {
     regions: box("regions", "Regions", "Outlines of what the model found (O)"),
     drawn: box("drawn", "Drawn", "What people drew"),
     tissue: box("tissue", "Tissue", "Darkens what was not examined"),
     grid: box("grid", "Tiles", "The squares that were classified"),
   };
-  const root = h("div", { class: "hv-legend" }, heat, Object.values(layers));
+  const { regions, drawn, ...rest } = layers;
+  const more = h("details", { class: "hv-more" }, h("summary", {}, "More"),
+    h("div", { class: "hv-float" }, Object.values(rest), h("label", {}, "Colours", scale)));
+  const root = h("div", { class: "hv-legend" }, heat, regions, drawn, more);
 
   function fill({ maps, hasRegions, hasDrawn, hasTissue }) {
     map.replaceChildren(...maps.map((label, i) => h("option", { value: i }, label)));

@@ -143,11 +143,15 @@ function render({ model, el }) {
     stage.dataset.key = slide.key ?? "";
     osd.close();
     say();
-    if (slide.width) {
-      tiles = makeTiles(post, slide, () => say("A place on this slide cannot be read."));
-      osd.open(tiles.source);
-    }
+    open();
     draw();
+  }
+
+  // A stage that is not shown has no size to fit a slide into.
+  function open() {
+    if (!slide.width || tiles || !stage.clientWidth) return;
+    tiles = makeTiles(post, slide, () => say("A place on this slide cannot be read."));
+    osd.open(tiles.source);
   }
 
   function showHeatmap() {
@@ -222,6 +226,7 @@ function render({ model, el }) {
     image().addHandler("fully-loaded-change", ({ fullyLoaded }) => {
       stage.dataset.state = fullyLoaded ? "ready" : "loading";
     });
+    link.join();
     draw();
   });
   osd.addHandler("update-viewport", draw);
@@ -249,7 +254,7 @@ function render({ model, el }) {
     h: () => { state.opacity = state.opacity ? 0 : 0.5; changeLayer("opacity"); },
     o: () => toggle("regions"),
   };
-  for (const [tool, [, , key]] of Object.entries(TOOLS)) {
+  for (const [tool, [, key]] of Object.entries(TOOLS)) {
     keys[key] = () => { if (!buttons.tools.hidden) drawing.use(tool); };
   }
   stage.addEventListener("keydown", (event) => {
@@ -274,12 +279,15 @@ function render({ model, el }) {
     "msg:custom": receive,
   };
   for (const [event, act] of Object.entries(watched)) model.on(event, act);
+  const resized = new ResizeObserver(open);
+  resized.observe(stage);
   showSlide();
   showHeatmap();
   showTissue();
   showOutlines();
   return () => {
     for (const [event, act] of Object.entries(watched)) model.off(event, act);
+    resized.disconnect();
     link.close();
     osd.destroy();
   };

@@ -69,6 +69,14 @@ class ReviewError(HistoError):
     """A judgement of a slide cannot be written as it is."""
 
 
+class LinkError(HistoError):
+    """A personal link shows nothing: it is no link of ours, or no longer (`is_ours`)."""
+
+    def __init__(self, message: str, *, is_ours: bool) -> None:
+        super().__init__(message)
+        self.is_ours = is_ours
+
+
 class NotebookError(HistoError):
     """A notebook cannot be run as asked, or failed while it ran."""
 

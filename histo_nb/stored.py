@@ -146,11 +146,11 @@ def open_stored(path: Path, level_sizes: Sequence[tuple[int, int]]) -> list[Stor
     TIFF, or in a file that contradicts itself.
     """
     try:
-        file = path.open("rb", buffering=0)
         with tifffile.TiffFile(path) as tiff:
             pages = {page.shape[1::-1]: page for page in tiff.pages if _is_readable(page)}
             found = [pages[size] for size in level_sizes if size in pages]
-            levels = [_stored(path.name, file, page) for page in found]
+            file = path.open("rb", buffering=0) if found else None
+            levels = [_stored(path.name, file, page) for page in found if file]
     except Exception:  # whatever a broken file makes tifffile raise: OpenSlide judges it
         return []
     sizes = [level.size for level in levels]

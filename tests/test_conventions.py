@@ -36,6 +36,7 @@ LIGHT = [
     "histo_nb.widgets.rack_panel",
     "histo_nb.widgets.board",
     "histo_nb.widgets.studio",
+    "histo_nb.widgets.patient",
     "histo_nb.inference.result",
     "histo_nb.inference.regions",
     "histo_nb.inference.predictions",

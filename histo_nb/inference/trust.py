@@ -8,10 +8,15 @@ import pandas as pd
 from histo_nb.errors import SpecError
 from histo_nb.geometry import check_positive
 from histo_nb.inference.reference import Reference
+from histo_nb.inference.result import SlideResult
 from histo_nb.inference.stain import COLOURS, StainRange, slide_colours
 from histo_nb.slide import Slide
 
 MPP_STEP = 0.05  # µm/px; 0.2498 and 0.2527 are the same 40x
+UNTRUSTED = (
+    "This model did not pass its gate, or only a lowered one. It is in use by a person’s decision; "
+    "do not rely on its answers."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +62,20 @@ def scanner_of(slide: Slide) -> str:
     """Return `name_scanner` of an open slide."""
     power, mpp = slide.objective_power, slide.slide_mpp
     return name_scanner(slide.vendor, objective_power=power, slide_mpp=mpp)
+
+
+def reasons_for_doubt(result: SlideResult) -> list[str]:
+    """Return what a reader must know before trusting a result; empty if nothing."""
+    doubts = result.doubts
+    if doubts is None:  # written before there were any
+        doubts = find_doubts(
+            result.predictions,
+            reference=None,
+            tissue_mm2=result.tissue_mm2,
+            scanner=None,
+            n_failures=result.n_failures,
+        )
+    return doubts if result.gate_passed else [UNTRUSTED, *doubts]
 
 
 def find_doubts(

@@ -30,7 +30,7 @@ def tag(home: Home, text: str) -> str:
     Barcodes can be counted through, so that a hash without a key would be none: the key never
     leaves the store.
     """
-    digest = hmac.new(_key(home), text.encode("utf-8", "surrogateescape"), hashlib.sha256)
+    digest = hmac.new(secret(home, "key"), text.encode("utf-8", "surrogateescape"), hashlib.sha256)
     return digest.hexdigest()[:TAG_DIGITS]
 
 
@@ -84,13 +84,14 @@ def forget_identity(home: Home, name: str) -> None:
     shutil.rmtree(home.identity / name, ignore_errors=True)
 
 
-def _key(home: Home) -> bytes:
-    path = home.identity / "key"
+def secret(home: Home, name: str) -> bytes:
+    """Return a key of this home, 32 random bytes that never leave the store; made once."""
+    path = home.identity / name
     if not path.exists():
         with staging(home.staging) as folder:
             fresh = folder / "key"
+            fresh.touch(mode=0o600)
             fresh.write_bytes(secrets.token_bytes(32))
-            fresh.chmod(0o600)
             sync(fresh)
             with suppress(FileExistsError):  # another process was first: one key for ever
                 os.link(fresh, path)

@@ -19,13 +19,14 @@ from histo_nb.tiling.areas import MASK_SUFFIXES, mask_areas, outline_areas, read
 from histo_nb.tiling.pictures import find_sorted_tiles, read_sorted_tiles
 
 CLASSES_FILE = "classes.json"  # beside masks: {"0": "", "1": "normal"}
+MIN_LABEL_FRACTION = 0.75  # of a tile's tissue; what else is in it is then a quarter at the most
 
 
 def label_tiles(
     tiles: pd.DataFrame,
     areas: Mapping[str, np.ndarray],
     *,
-    min_label_fraction: float = 0.75,
+    min_label_fraction: float = MIN_LABEL_FRACTION,
     source: str,
 ) -> pd.DataFrame:
     """Label the tiles of one slide by the class that covers most of their tissue.
@@ -45,11 +46,7 @@ def label_tiles(
     """
     if not 0 < min_label_fraction <= 1:
         raise SpecError(f"min_label_fraction={min_label_fraction} is a share; choose 0–1")
-    labels = np.array([*areas] or [""], dtype=object)
-    shares = np.stack([*areas.values()] or [np.zeros(len(tiles))], axis=1)
-    tissue = tiles.size_l0.to_numpy(float) ** 2 * tiles.tissue.to_numpy()
-    # Outlines of two classes may overlap, or both reach over glass: neither may then count as all.
-    shares = shares / np.maximum(tissue, shares.sum(axis=1))[:, None]
+    labels, shares = class_shares(tiles, areas)
     fraction = shares.max(axis=1)
     known = fraction >= min_label_fraction
     return make_labels(
@@ -58,6 +55,20 @@ def label_tiles(
         fractions=fraction,
         source=source,
     )
+
+
+def class_shares(
+    tiles: pd.DataFrame, areas: Mapping[str, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the classes (C,), at least one, and the share (N, C) of each tile's tissue they cover.
+
+    Outlines of two classes may overlap, or both reach over glass: neither may then count as all,
+    so that the shares of a tile never sum to more than 1.
+    """
+    labels = np.array([*areas] or [""], dtype=object)
+    covered = np.stack([*areas.values()] or [np.zeros(len(tiles))], axis=1)
+    tissue = tiles.size_l0.to_numpy(float) ** 2 * tiles.tissue.to_numpy()
+    return labels, covered / np.maximum(tissue, covered.sum(axis=1))[:, None]
 
 
 def make_labels(
@@ -89,7 +100,7 @@ def label_slides(
     home: Home,
     tiles: pd.DataFrame,
     *,
-    min_label_fraction: float = 0.75,
+    min_label_fraction: float = MIN_LABEL_FRACTION,
     annotations: Path | None = None,
     classes: Sequence[str] = (),
 ) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""The home's table of labelled tiles: labels from files as cut, labels by hand when it is read."""
+"""The home's table of labelled tiles: labels from files as cut, what people say when it is read."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +10,7 @@ from histo_nb.files import locked
 from histo_nb.home import Home
 from histo_nb.tables import LABELLED_TILES, check_table, read_table, write_table
 from histo_nb.tiling.hand import apply_hand_labels
+from histo_nb.tiling.reviewed import apply_reviews, find_normal_classes
 
 
 def tile_table_path(home: Home) -> Path:
@@ -50,7 +51,10 @@ def count_orphans(tiles: pd.DataFrame, decisions: pd.DataFrame) -> int:
 
 
 def read_tiles(home: Home, path: Path | None = None) -> pd.DataFrame:
-    """Read the home's tile table (or another one) with what annotators said on the board.
+    """Read the home's tile table (or another one) with what people said of its tiles.
+
+    Labels by hand, from the board, stand before those from reviews of slides and of places on
+    them, and these before those from files.
 
     Raises
     ------
@@ -58,4 +62,6 @@ def read_tiles(home: Home, path: Path | None = None) -> pd.DataFrame:
         The table is missing, damaged or breaks its contract.
     """
     tiles = read_table(path or tile_table_path(home), LABELLED_TILES)
+    reviews = home.catalog.reviews()
+    tiles = apply_reviews(tiles, reviews, normal_classes=find_normal_classes(home, reviews))
     return apply_hand_labels(tiles, home.catalog.hand_labels())

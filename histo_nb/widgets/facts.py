@@ -5,7 +5,7 @@ from typing import Any
 
 from histo_nb.annotations import Annotation
 from histo_nb.inference.result import SlideResult
-from histo_nb.inference.trust import find_doubts
+from histo_nb.inference.trust import reasons_for_doubt
 from histo_nb.widgets.palette import class_colours
 
 LISTED = 40  # regions listed; the rest is counted
@@ -36,29 +36,6 @@ def slide_facts(result: SlideResult) -> dict[str, Any]:
         "regions": [_region_facts(r, colours) for r in result.regions[:LISTED]],
         "n_more": max(len(result.regions) - LISTED, 0),
     }
-
-
-def reasons_for_doubt(result: SlideResult) -> list[str]:
-    """Return what a reader must know before trusting a result; empty if nothing."""
-    reasons = []
-    if not result.gate_passed:
-        reasons.append(
-            "This model did not pass its gate, or only a lowered one. It is in use by a person’s "
-            "decision; "
-            "do not rely on its answers."
-        )
-    return reasons + (_doubts(result) if result.doubts is None else result.doubts)
-
-
-def _doubts(result: SlideResult) -> list[str]:
-    """Return the doubts of a result that was written before there were any."""
-    return find_doubts(
-        result.predictions,
-        reference=None,
-        tissue_mm2=result.tissue_mm2,
-        scanner=None,
-        n_failures=result.n_failures,
-    )
 
 
 def _region_facts(region: Annotation, colours: Mapping[str, str]) -> dict[str, Any]:

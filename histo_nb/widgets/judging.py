@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -111,12 +112,12 @@ class Judging:
         keys = {region_key(r.outline): i for i, r in enumerate(result.regions)}
         regions = own[(own.kind == "region") & own.subject.isin(keys)]
         slide = own[own.kind == "slide"]
-        said = None if slide.empty else _verdict(slide.iloc[-1])
+        said = None if slide.empty else _verdict(slide.iloc[-1].to_dict())
         rest = reviews[(reviews.kind == "slide") & (reviews.reviewer != self.reviewer)]
         return {
             "slide": said,
-            "regions": {keys[row.subject]: _verdict(row) for row in regions.itertuples()},
-            "others": [{"who": r.reviewer, **_verdict(r)} for r in rest.itertuples()] if said else [],
+            "regions": {keys[r["subject"]]: _verdict(r) for r in regions.to_dict("records")},
+            "others": [_verdict(r) for r in rest.to_dict("records")] if said else [],
             "signature": self._signature(reviews),
             "can_undo": bool(self._before),
         }
@@ -148,7 +149,7 @@ class Judging:
 
 def find_statuses(reviews: pd.DataFrame) -> dict[str, dict[str, str]]:
     """Return how far the reading of each judged slide is: `status` read or signed, and `label`."""
-    found = {}
+    found: dict[str, dict[str, str]] = {}
     for status, kind in (("read", "slide"), ("signed", "signature")):
         rows = reviews[reviews.kind == kind]
         found |= {
@@ -158,5 +159,10 @@ def find_statuses(reviews: pd.DataFrame) -> dict[str, dict[str, str]]:
     return found
 
 
-def _verdict(row: Any) -> dict[str, Any]:
-    return {"verdict": row.verdict, "label": row.label, "note": row.note or ""}
+def _verdict(row: Mapping[Any, Any]) -> dict[str, Any]:
+    return {
+        "verdict": row["verdict"],
+        "label": row["label"],
+        "note": row["note"] or "",
+        "who": row["reviewer"],
+    }

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any
 
 import ipywidgets
@@ -229,9 +228,9 @@ class Review:
         self.viewer.classes = [] if closed else self.reading.facts.get("classes", [])
 
     def _report(self, result: SlideResult, message: dict[str, Any]) -> None:
-        from histo_nb.export.report import make_report  # noqa: PLC0415 - few readers want one
+        from histo_nb.export.report import check_kind, make_report  # noqa: PLC0415 - few readers want one
 
-        kind = "pdf" if message.get("format") == "pdf" else "html"
+        kind = check_kind(str(message.get("format")))
         file = make_report(self._home, result.slide_id, kind=kind)
         name = f"report-{result.slide_id}.{kind}"
         self.reading.send({"kind": "report", "name": name, "mime": MIME[kind]}, [file])

@@ -1,5 +1,6 @@
 """What lies over a slide in the viewer: heatmaps, tissue, regions, drawn places; in level-0 px."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -74,18 +75,20 @@ def drawn_layer(reviews: pd.DataFrame, colours: Mapping[str, str]) -> list[dict[
     drawn = reviews[(reviews.kind == "annotation") & reviews.outline.notna()]
     return [
         {
-            "id": row.subject,
-            "label": row.label,
-            "note": row.note or "",
-            "who": row.reviewer,
-            "colour": colours.get(row.label),
-            "geometry": mapping(shapely.from_geojson(row.outline)),
+            "id": row["subject"],
+            "label": row["label"],
+            "note": row["note"] or "",
+            "who": row["reviewer"],
+            "colour": colours.get(row["label"]),
+            "geometry": json.loads(row["outline"]),
         }
-        for row in drawn.itertuples()
+        for row in drawn.to_dict("records")
     ]
 
 
-def draw_regions(picture: np.ndarray, regions: Sequence[Mapping[str, Any]], *, scale: float) -> None:
+def draw_regions(
+    picture: np.ndarray, regions: Sequence[Mapping[str, Any]], *, scale: float
+) -> None:
     """Draw outlines into an RGB picture of `scale` px a level-0 px."""
     for region in regions:
         colour = region["colour"] or "#000000"

@@ -9,6 +9,7 @@ import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -104,13 +105,14 @@ class SlideTiles:
     """
 
     def __init__(self, path: Path | str, *, slide_mpp: float | None = None) -> None:
-        self.slide = Slide(path, slide_mpp=slide_mpp)
+        self._open = partial(Slide, path, slide_mpp=slide_mpp)
+        self.slide = self._open()
         self._stored = [self.slide.stored(n) for n in range(len(self.slide.level_sizes))]
         self._reopening = threading.Lock()
         self.steps = plan_steps(
             self.slide.level_sizes,
             self.slide.level_downsamples,
-            [tiles and tiles.tile for tiles in self._stored],
+            [tiles.tile if tiles else None for tiles in self._stored],
         )
 
     def close(self) -> None:
@@ -145,29 +147,34 @@ class SlideTiles:
         return pixels
 
     def _read_region(self, step: Step, column: int, row: int) -> np.ndarray:
-        (x, y), (width, height) = _place(step, column, row)
-        downsample, scale = self.slide.level_downsamples[step.level], step.scale
         slide = self.slide
         try:
-            pixels = slide.read_region(
-                round(x * scale * downsample),
-                round(y * scale * downsample),
-                level=step.level,
-                size=(width * scale, height * scale),
-            )
+            return _read_through(slide, step, column, row)
         except SlideError:
+            # After one bad place OpenSlide's handle is dead, and this place may be a good one that
+            # another thread's bad one spoilt: a handle of its own decides.
             self._reopen(slide)
-            raise
-        if scale == 1:
-            return pixels
-        return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
+            with self._open() as own:
+                return _read_through(own, step, column, row)
 
     def _reopen(self, slide: Slide) -> None:
-        # After one bad place OpenSlide's handle is dead; the rest of the slide can still be seen.
         # The old one is not closed: another thread may be reading.
         with self._reopening:
             if self.slide is slide:
-                self.slide = Slide(slide.path, slide_mpp=slide.slide_mpp)
+                self.slide = self._open()
+
+
+def _read_through(slide: Slide, step: Step, column: int, row: int) -> np.ndarray:
+    (x, y), (width, height) = _place(step, column, row)
+    pixels = slide.read_region(
+        round(x * step.downsample),
+        round(y * step.downsample),
+        level=step.level,
+        size=(width * step.scale, height * step.scale),
+    )
+    if step.scale == 1:
+        return pixels
+    return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
 
 
 def _place(step: Step, column: int, row: int) -> tuple[tuple[int, int], tuple[int, int]]:

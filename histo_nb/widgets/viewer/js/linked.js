@@ -1,29 +1,33 @@
 // Viewers that move together: what one does to its view, in µm, the others do to theirs. A viewer
 // that opens beside others takes their magnification.
 const EVENT = "histo-view";
+const LEADS_MS = 2000; // after a person's last touch a movement is still theirs
 
-// Returns {tell, join, close}. `state()` is {x, y (centre, µm), upp (µm a screen px), rotation}.
+// Returns {lead, tell, join, close}; only who was touched last leads. `state()` is {x, y (centre, µm), upp (µm a screen px), rotation}.
 export function makeLink(word, state, follow) {
   const own = {};
-  let following = false;
+  let touched = -Infinity;
   let before = state();
 
   const say = (detail) =>
     window.dispatchEvent(new CustomEvent(EVENT, { detail: { ...detail, from: own, word: word() } }));
 
+  const isKnown = (view) => Object.values(view).every(Number.isFinite);
+
   function move(to) {
-    following = true;
+    if (!isKnown(to)) return; // one of both shows nothing yet
+    touched = -Infinity;
     follow(to);
     before = state();
-    following = false;
   }
 
   function hear({ detail: { from, word: called, by, to, asks } }) {
     if (from === own || called !== word()) return;
     const now = state();
-    if (asks) say({ to: { upp: now.upp, rotation: now.rotation } });
+    if (!("upp" in now)) return;
+    if (asks && isKnown(now)) say({ to: { upp: now.upp, rotation: now.rotation } });
     else if (to) move({ ...now, ...to });
-    else {
+    else if (by) {
       move({
         x: now.x + by.x, y: now.y + by.y, upp: now.upp * by.upp, rotation: now.rotation + by.rotation,
       });
@@ -37,7 +41,7 @@ export function makeLink(word, state, follow) {
       rotation: now.rotation - before.rotation,
     };
     before = now;
-    if (!word() || following || !Object.values(by).every(Number.isFinite)) return;
+    if (!word() || performance.now() - touched > LEADS_MS || !isKnown(by)) return;
     if (by.x || by.y || by.upp !== 1 || by.rotation) say({ by });
   }
 
@@ -46,5 +50,6 @@ export function makeLink(word, state, follow) {
     if (word()) say({ asks: true });
   }
   window.addEventListener(EVENT, hear);
-  return { tell, join, close: () => window.removeEventListener(EVENT, hear) };
+  const lead = () => { touched = performance.now(); };
+  return { lead, tell, join, close: () => window.removeEventListener(EVENT, hear) };
 }

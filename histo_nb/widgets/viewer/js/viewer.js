@@ -1,7 +1,7 @@
 // A slide as under a microscope: OpenSeadragon moves it, our layers lie over it.
 import OpenSeadragon from "openseadragon";
 
-import { h, makePost } from "./dom.js";
+import { h, isTyping, makePost } from "./dom.js";
 import { makeDrawing, TOOLS } from "./draw.js";
 import { makeLink } from "./linked.js";
 import { makeOutlines } from "./outlines.js";
@@ -27,7 +27,7 @@ function render({ model, el }) {
   const drawing = makeDrawing({
     toSlide: (x, y) => toSlide(image(), x, y),
     onDone: (geometry, screen) => card.ask({ geometry }, model.get("classes"), screen),
-    onTool: (tool) => { osd.setMouseNavEnabled(!tool); buttons.mark(tool); },
+    onTool: (tool) => { osd?.setMouseNavEnabled(!tool); buttons.mark(tool); },
   });
   const navigator = h("div", { class: "hv-float hv-navigator", id: `hv-${crypto.randomUUID()}`, "aria-hidden": "true" });
   const note = h("div", { class: "hv-note", role: "status" });
@@ -46,21 +46,12 @@ function render({ model, el }) {
   el.classList.add("histo");
   el.append(root);
 
-  const osd = OpenSeadragon({
-    ...LOADING,
-    element: view, navigatorElement: navigator, showNavigator: true, navigatorMaintainSizeRatio: true,
-    showNavigationControl: false, drawer: "canvas", crossOriginPolicy: false,
-    animationTime: still ? 0 : 0.35, springStiffness: 9, blendTime: 0, immediateRender: true,
-    minZoomImageRatio: 0.7, maxZoomPixelRatio: FINEST, visibilityRatio: 0.3, preserveViewport: false,
-    gestureSettingsMouse: { clickToZoom: false, dblClickToZoom: true, flickEnabled: false },
-    gestureSettingsTouch: { pinchRotate: true, clickToZoom: false, dblClickToZoom: true },
-    keyboardNavEnabled: false, zoomPerScroll: 1.35,
-  });
+  let osd = null;
   let slide = {};
   let tiles = null;
   let heatmaps = {};
   let layers = {};
-  const image = () => osd.world.getItemAt(0);
+  const image = () => osd?.world.getItemAt(0);
   const matrix = () => (image() ? screenMatrix(image()) : null);
 
   // ------------------------------------------------------------------ moving
@@ -124,6 +115,8 @@ function render({ model, el }) {
     if (now) {
       buttons.measure(slide.mpp * upp(now), slide.power);
       osd.drawer.setImageSmoothingEnabled(upp(now) > SMOOTH_UPP);
+      const { x, y, width, height } = seen(osd, image(), true);
+      stage.dataset.view = [x, y, width, height].map(Math.round).join(" "); // slide px
     }
     const heat = heatmaps.image && { ...heatmaps, opacity: state.opacity };
     drawLayers(raster, now, {
@@ -141,15 +134,51 @@ function render({ model, el }) {
     layers = {};
     stage.dataset.state = slide.width ? "loading" : "empty";
     stage.dataset.key = slide.key ?? "";
-    osd.close();
+    osd?.close();
     say();
     open();
     draw();
   }
 
+  // Not before the stage is laid out: OpenSeadragon takes its size when it is made.
+  function start() {
+    osd = OpenSeadragon({
+      ...LOADING,
+      element: view, navigatorElement: navigator, showNavigator: true, navigatorMaintainSizeRatio: true,
+      showNavigationControl: false, drawer: "canvas", crossOriginPolicy: false,
+      animationTime: still ? 0 : 0.35, springStiffness: 9, blendTime: 0, immediateRender: true,
+      minZoomImageRatio: 0.1, maxZoomPixelRatio: FINEST, visibilityRatio: 0.3, preserveViewport: false,
+      gestureSettingsMouse: { clickToZoom: false, dblClickToZoom: true, flickEnabled: false },
+      gestureSettingsTouch: { pinchRotate: true, clickToZoom: false, dblClickToZoom: true },
+      keyboardNavEnabled: false, zoomPerScroll: 1.35,
+    });
+    osd.addHandler("open", () => {
+      image().addHandler("fully-loaded-change", ({ fullyLoaded }) => {
+        stage.dataset.state = fullyLoaded ? "ready" : "loading";
+      });
+      link.join();
+      draw();
+    });
+    osd.addHandler("update-viewport", draw);
+    osd.addHandler("viewport-change", () => {
+      if (tiles?.pending()) tiles.prune([true, false].map((current) => seen(osd, image(), current)));
+      link.tell();
+    });
+    osd.addHandler("canvas-click", (event) => {
+      stage.focus({ preventScroll: true });
+      if (!event.quick || !image()) return;
+      const { x, y } = event.position;
+      const found = outlines.hit([x, y], toSlide(image(), x, y));
+      if (found?.drawn) card.tell(found.drawn, model.get("classes"), [x, y]);
+      else if (found) pick(found.region);
+    });
+    osd.addHandler("canvas-key", (event) => { event.preventDefaultAction = true; });
+  }
+
   // A stage that is not shown has no size to fit a slide into.
   function open() {
-    if (!slide.width || tiles || !stage.clientWidth) return;
+    if (!slide.width || tiles || !stage.clientWidth || !stage.clientHeight) return;
+    if (!osd) start();
     tiles = makeTiles(post, slide, () => say("A place on this slide cannot be read."));
     osd.open(tiles.source);
   }
@@ -222,28 +251,11 @@ function render({ model, el }) {
   }
 
   // ------------------------------------------------------------------ events
-  osd.addHandler("open", () => {
-    image().addHandler("fully-loaded-change", ({ fullyLoaded }) => {
-      stage.dataset.state = fullyLoaded ? "ready" : "loading";
-    });
-    link.join();
-    draw();
-  });
-  osd.addHandler("update-viewport", draw);
-  osd.addHandler("viewport-change", () => {
-    if (tiles?.pending()) tiles.prune([true, false].map((current) => seen(osd, image(), current)));
-    link.tell();
-  });
-  osd.addHandler("canvas-click", (event) => {
-    stage.focus({ preventScroll: true });
-    if (!event.quick || !image()) return;
-    const { x, y } = event.position;
-    const found = outlines.hit([x, y], toSlide(image(), x, y));
-    if (found?.drawn) card.tell(found.drawn, model.get("classes"), [x, y]);
-    else if (found) pick(found.region);
-  });
-  osd.addHandler("canvas-key", (event) => { event.preventDefaultAction = true; });
-
+  for (const touch of ["pointerdown", "pointermove", "wheel", "keydown"]) {
+    stage.addEventListener(touch, (event) => {
+      if (touch !== "pointermove" || event.buttons) link.lead();
+    }, { capture: true, passive: true });
+  }
   const keys = {
     ArrowLeft: () => pan(-PAN_PX, 0), ArrowRight: () => pan(PAN_PX, 0),
     ArrowUp: () => pan(0, -PAN_PX), ArrowDown: () => pan(0, PAN_PX),
@@ -258,8 +270,8 @@ function render({ model, el }) {
     keys[key] = () => { if (!buttons.tools.hidden) drawing.use(tool); };
   }
   stage.addEventListener("keydown", (event) => {
-    if (event.target.closest("button, input, textarea, select")) return;
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const presses = event.target.closest("button, summary") && ["Enter", " "].includes(event.key);
+    if (presses || isTyping(event)) return;
     if (!drawing.key(event.key) && !keys[event.key]) return;
     event.preventDefault();
     event.stopPropagation();
@@ -289,7 +301,7 @@ function render({ model, el }) {
     for (const [event, act] of Object.entries(watched)) model.off(event, act);
     resized.disconnect();
     link.close();
-    osd.destroy();
+    osd?.destroy();
   };
 }
 export default { render };

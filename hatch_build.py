@@ -8,7 +8,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 WIDGETS = Path("histo_nb/widgets")
-ENTRIES = {"viewer": "viewer/js/viewer.js"}  # bundle: where it begins
+ENTRIES = ("board", "operations", "rack_panel", "reading", "studio", "viewer/js/viewer", "worklist")
 
 
 class BundleWidgets(BuildHookInterface):
@@ -21,13 +21,13 @@ class BundleWidgets(BuildHookInterface):
         folder = Path(self.root) / WIDGETS
         made_of = f"/* {_hash_sources(folder)} */"
         static = folder / "static"
-        if all(_begins_with(static / f"{name}.js", made_of) for name in ENTRIES):
+        if all(_begins_with(static / f"{Path(entry).name}.js", made_of) for entry in ENTRIES):
             return
         _npm("ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline", cwd=folder)
-        for name, entry in ENTRIES.items():
-            options = ["--bundle", "--format=esm", "--minify", "--legal-comments=inline"]
-            names = [f"--banner:js={made_of}", f"--outfile=static/{name}.js"]
-            _node("node_modules/esbuild/bin/esbuild", entry, *options, *names, cwd=folder)
+        options = ["--bundle", "--format=esm", "--minify", "--legal-comments=inline"]
+        names = [f"--banner:js={made_of}", "--outdir=static", "--entry-names=[name]"]
+        sources = [f"{entry}.js" for entry in ENTRIES]
+        _node("node_modules/esbuild/bin/esbuild", *sources, *options, *names, cwd=folder)
 
 
 def _hash_sources(folder: Path) -> str:

@@ -290,12 +290,16 @@ class Catalog:
             new = REVIEWS.insert().values({**row, "reviewed_at": now()})
             return int(connection.execute(new.returning(REVIEWS.c.review_id)).scalar_one())
 
-    def reviews(self, slide_ids: Iterable[str] | None = None) -> pd.DataFrame:
+    def reviews(
+        self, slide_ids: Iterable[str] | None = None, *, kinds: Iterable[str] | None = None
+    ) -> pd.DataFrame:
         """Return what each reviewer last said of each subject, the oldest first.
 
-        What was taken back is left out. With `slide_ids`, of these slides only.
+        What was taken back is left out. With `slide_ids`, of these slides only; with `kinds`, of
+        these kinds only (outlines may be large).
         """
-        which = () if slide_ids is None else (REVIEWS.c.slide_id.in_(list(slide_ids)),)
+        asked = ((REVIEWS.c.slide_id, slide_ids), (REVIEWS.c.kind, kinds))
+        which = [column.in_(list(names)) for column, names in asked if names is not None]
         return self._table(_last_reviews(*which))
 
     def add_run(self, row: Mapping[str, Any]) -> None:

@@ -192,7 +192,7 @@ def _serving_cell(home: Home, code: str) -> Iterator[str]:
     notebook.metadata.kernelspec = {"name": "python3", "display_name": "", "language": "python"}
     with tempfile.TemporaryDirectory() as name:
         nbformat.write(notebook, Path(name) / "review.ipynb")  # the page a server opens first
-        with serve_dashboards(home, port=0, folder=Path(name)) as server:
+        with serve_dashboards(home, port=0, folder=Path(name), pages=("review",)) as server:
             yield server.url
 
 

@@ -34,6 +34,7 @@ BLUE_TILE = 6, 5  # column, row of a tile that is blue all over; it is normal
 PLANTED = '<img src=x onerror="window.planted=1">'
 PATIENT = "Planted Patient Name"
 CLASSES = ["normal", "adenoma", "carcinoma"]
+EVALUATED = {"bypass_csp": True}  # for conditions of a test, which our script policy forbids
 NO_CHROMIUM = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 
 
@@ -152,14 +153,14 @@ def _listen(page: Any, socket: Any) -> None:
 
 
 @contextmanager
-def cell_page(browser: Any, home: Home, folder: Path, code: str) -> Iterator[Any]:
+def cell_page(browser: Any, home: Home, folder: Path, code: str, **options: Any) -> Iterator[Any]:
     """A page that shows the widget of one cell, served from a folder made for it."""
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
     notebook.metadata.kernelspec = {"name": "python3", "display_name": "", "language": "python"}
     folder.mkdir()
     nbformat.write(notebook, folder / "review.ipynb")  # the name the server opens first
-    with serve_dashboards(home, port=0, folder=folder) as server:
-        page = new_page(browser)
+    with serve_dashboards(home, port=0, folder=folder, pages=("review",)) as server:
+        page = new_page(browser, **options)
         page.goto(server.url)
         yield page
         page.context.close()

@@ -18,6 +18,7 @@ from histo_nb.home import Home
 from histo_nb.running.desk import add_desk, slide_list
 from histo_nb.running.learning import add_learning
 from histo_nb.running.models import add_models
+from histo_nb.running.reading import add_reading
 from histo_nb.running.report import CommandLine, command
 
 SLIDES = click.argument("slide_ids", nargs=-1, metavar="[SLIDE]...")
@@ -345,19 +346,51 @@ def run(
 @click.option("--port", default=8866, show_default=True, help="0 = a free one.")
 @click.option("--browser/--no-browser", default=True, help="Open the page.")
 def dashboard(home: Home, port: int, browser: bool) -> dict[str, Any]:
-    """Serve the pathologist's page on this machine until Ctrl-C.
+    """Serve the pathologist's pages on this machine until Ctrl-C, and open the first.
 
     A home without results shows its newest demo, and says so.
     """
     from histo_nb.running.demo import home_with_results
-    from histo_nb.running.serve import serve_dashboards
 
     shown = home_with_results(home)
     if shown != home:
         click.echo(f"{home.root} has no results yet; this is the demo in {shown.root}", err=True)
-    with serve_dashboards(shown, port=port, open_browser=browser) as server:
+    return _serve(shown, port=port, open_browser=browser)
+
+
+@command(main)
+@click.option("--pages", default="review,board,operations", show_default=True,
+              help="Dashboards that are served, the first one first.")  # fmt: skip
+@click.option("--port", default=8866, show_default=True, help="On 127.0.0.1; 0 = a free one.")
+@click.option("--socket", type=click.Path(path_type=Path), default=None,
+              help="Listen on this file instead, in a folder of mode 700.")  # fmt: skip
+@click.option("--base-url", default="/", show_default=True, help="Behind a proxy: /user/ada/.")
+@click.option("--no-token", is_flag=True,
+              help="A proxy in front asks who it is; with --socket only.")  # fmt: skip
+@click.option("--user", default=None, help="Who that is; pages sign as nobody else.")
+@click.option("--hub", is_flag=True, help="Where, and for whom, JupyterHub says.")
+@click.option("--max-visitors", default=10, show_default=True, help="At once; about 150 MB each.")
+@click.option("--warm", "n_warm", default=1, show_default=True,
+              help="Kernels that wait for the next visitors.")  # fmt: skip
+def serve(home: Home, pages: str, no_token: bool, hub: bool, **spec: Any) -> dict[str, Any]:
+    """Serve dashboards on this machine until Ctrl-C or SIGTERM, without opening a browser.
+
+    The address is printed once; whoever has it may read and sign.
+    """
+    spec |= {"token": "" if no_token else None}
+    if hub:
+        from histo_nb.running.serve import hub_place
+
+        spec |= hub_place()
+    return _serve(home, pages=_names(pages), **spec)
+
+
+def _serve(home: Home, **spec: Any) -> dict[str, Any]:
+    from histo_nb.running.serve import serve_dashboards
+
+    with serve_dashboards(home, **spec) as server:
         status = server.wait()
-    return {"served": str(shown.root), "status": status}
+    return {"served": str(home.root), "status": status}
 
 
 @command(main)
@@ -375,6 +408,7 @@ def _names(listed: str) -> tuple[str, ...]:
 add_desk(main)
 add_learning(main)
 add_models(main)
+add_reading(main)
 
 if __name__ == "__main__":
     sys.exit(main())

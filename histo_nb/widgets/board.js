@@ -1,5 +1,7 @@
 // The tile-label board. A label is shown at once and sent as a message of its own; it counts as
 // saved when the kernel says so. A page of tiles is asked for whole, its pictures follow.
+import { h, inkOn, keepName, makePost, recallName } from "./dom.js";
+
 const NEWS_MS = 5000;
 const LATE_MS = 4000; // a label that takes longer to be saved is worth a word
 const KEPT_PICTURES = 800;
@@ -7,12 +9,12 @@ const CELL_PX = 128; // the least width of a tile in the grid
 const CELL_GAP_PX = 8;
 const LATE = "Labels are not being saved yet: the kernel is busy or gone. They are sent again while this page is open.";
 const UNSEEN = "Not labelled: the picture of this tile has not come yet.";
+const UNKNOWN = "#454d58"; // of a label that is no class any more
 const ZOOMS = [3, 8, 1]; // tiles across the picture on the right
-const WHO = "histo-annotator";
 
 function render({ model, el }) {
   el.classList.add("histo");
-  const queue = { order: "random", show: "all", slide: "", annotator: remembered(), version: 0 };
+  const queue = { order: "random", show: "all", slide: "", annotator: recallName(model.get("annotator")), version: 0 };
   const pictures = new Map(); // tile_id → address of its JPEG, "" = cannot be read
   const ready = new Map(); // start → { total, tiles }, pages fetched ahead
   const pending = new Map(); // seq → { tile, before, since }
@@ -22,13 +24,7 @@ function render({ model, el }) {
   let tiles = [], shownStart = 0, loading = true, focusNext = 0;
   let contextTimer = 0, newsTimer = 0, asked = "";
 
-  function remembered() {
-    try { return localStorage.getItem(WHO) ?? model.get("annotator"); } catch { return model.get("annotator"); }
-  }
-
-  function post(message) {
-    try { model.send(message); } catch { /* no kernel any more; what is pending is sent again */ }
-  }
+  const post = makePost(model); // where no kernel is any more, what is pending is sent again
   function load(is) { // what is dimmed takes no labels
     loading = is;
     grid.toggleAttribute("data-loading", is);
@@ -37,17 +33,17 @@ function render({ model, el }) {
   // ------------------------------------------------------------------------------- elements
   const suppress = { "data-lm-suppress-shortcuts": "true" }; // JupyterLab's keys are not ours
   const who = h("input", {
-    class: "hb-who", type: "text", maxlength: "64", "aria-label": "Your name", value: queue.annotator,
+    class: "h-field hb-who", type: "text", maxlength: "64", "aria-label": "Your name", value: queue.annotator,
     placeholder: "your name", ...suppress,
     onchange: () => {
       queue.annotator = who.value.trim();
-      try { localStorage.setItem(WHO, queue.annotator); } catch { /* a private window */ }
+      keepName(queue.annotator);
       undone.length = 0; // nobody takes back what another one said
       renew();
     },
   });
   const select = (name, label, options) => h("select", {
-    class: "hb-select", "aria-label": label, ...suppress,
+    class: "h-field hb-select", "aria-label": label, ...suppress,
     onchange: (event) => { queue[name] = event.target.value; start = 0; renew(); },
   }, options.map(([value, text]) => h("option", { value }, text)));
   const order = select("order", "Order", [
@@ -97,7 +93,7 @@ function render({ model, el }) {
   // -------------------------------------------------------------------------------- classes
   function fillClasses(counts = {}) {
     const field = h("input", {
-      class: "hb-add", type: "text", maxlength: "64", placeholder: "+ class", ...suppress,
+      class: "h-field hb-add", type: "text", maxlength: "64", placeholder: "+ class", ...suppress,
       "aria-label": "Add a class",
       onkeydown: (event) => {
         if (event.key !== "Enter") return;
@@ -110,7 +106,7 @@ function render({ model, el }) {
         type: "button", class: "hb-class", style: { borderColor: colour },
         "aria-label": i < 9 ? `Label as ${label}, key ${i + 1}` : `Label as ${label}`,
         onclick: () => { decide(label); grid.focus(); },
-      }, h("kbd", { style: { background: colour } }, i < 9 ? `${i + 1}` : "·"), label,
+      }, h("kbd", { style: { background: colour, color: inkOn(colour) } }, i < 9 ? `${i + 1}` : "·"), label,
       h("span", { class: "h-quiet" }, `${counts[label] ?? ""}`))),
       field);
     const options = [["all", "All tiles"], ["unlabelled", "Not yet labelled by me"],
@@ -121,7 +117,7 @@ function render({ model, el }) {
     show.value = queue.show;
   }
   const colourOf = (label) =>
-    model.get("classes").find((known) => known.label === label)?.colour ?? "#18212f";
+    model.get("classes").find((known) => known.label === label)?.colour ?? UNKNOWN;
 
   // ---------------------------------------------------------------------------------- pages
   function measure() {
@@ -202,6 +198,7 @@ function render({ model, el }) {
     const conflict = label && tile.others.some(([, said]) => said !== label);
     cell.classList.toggle("hb-conflict", Boolean(conflict));
     cell.style.setProperty("--b-colour", label ? colourOf(label) : "transparent");
+    cell.style.setProperty("--b-ink", label ? inkOn(colourOf(label)) : "inherit");
     tag.textContent = label;
     tag.hidden = !label;
     marks.textContent = [tile.pen > 0.01 ? "pen" : "", tile.soft > 0.05 ? "soft" : "",

@@ -28,7 +28,7 @@ from histo_nb.widgets.newest import Newest
 from histo_nb.widgets.page import fixed_html, make_page
 from histo_nb.widgets.palette import class_colours
 from histo_nb.widgets.tile_pictures import TilePictures
-from histo_nb.widgets.widget import Widget, script, style
+from histo_nb.widgets.widget import Widget, bundle, style
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ class Board(Widget):
     What others, files and the model say of a tile is told once one has labelled it oneself.
     """
 
-    _esm = traitlets.Unicode(script("board")).tag(sync=True)
+    _esm = traitlets.Unicode(bundle("board")).tag(sync=True)
     _css = traitlets.Unicode(style("board")).tag(sync=True)
     classes = traitlets.List().tag(sync=True)  # {label, colour}
     slides = traitlets.List().tag(sync=True)  # slide_ids

@@ -16,6 +16,8 @@ from histo_nb.inference.result import SlideResult
 from histo_nb.reviews import Judgement, find_signature, judge, region_key
 from histo_nb.widgets.words import clock
 
+STATUS_KINDS = {"slide": "read", "signature": "signed"}  # what says how far a slide is; last wins
+
 
 class Judging:
     """Writes what the reader of a page says, and remembers how to take it back."""
@@ -150,7 +152,7 @@ class Judging:
 def find_statuses(reviews: pd.DataFrame) -> dict[str, dict[str, str]]:
     """Return how far the reading of each judged slide is: `status` read or signed, and `label`."""
     found: dict[str, dict[str, str]] = {}
-    for status, kind in (("read", "slide"), ("signed", "signature")):
+    for kind, status in STATUS_KINDS.items():
         rows = reviews[reviews.kind == kind]
         found |= {
             slide_id: {"status": status, "label": label or ""}

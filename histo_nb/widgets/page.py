@@ -2,6 +2,7 @@
 
 import ipywidgets
 
+from histo_nb.widgets.visitor import is_served
 from histo_nb.widgets.widget import style
 
 PAGES = {
@@ -30,11 +31,13 @@ def fixed_html(text: str) -> ipywidgets.HTML:
 
 
 def _header(title: str) -> str:
+    served = {name: address for name, address in PAGES.items() if is_served(address[:-6])}
     links = "".join(
         f'<a href="{address}"{" aria-current=page" * (name == title)}>{name}</a>'
-        for name, address in PAGES.items()
+        for name, address in served.items()
     )
+    nav = f'<nav class="hr-nav">{links}</nav>' if len(served) > 1 else ""
     return (
-        f'<header class="hr-header"><h1>{title}</h1><nav class="hr-nav">{links}</nav>'
+        f'<header class="hr-header"><h1>{title}</h1>{nav}'
         '<p class="hr-use">Research use only — not for diagnosis</p></header>'
     )

@@ -6,10 +6,12 @@ import cv2
 import numpy as np
 
 NORMAL_COLOUR = "#6b7280"
-# Okabe & Ito, "Color Universal Design" (2008), strongest first; the last class takes the first.
+# The last class takes the first. The first three are of Okabe & Ito, "Color Universal Design"
+# (2008); the rest was searched for: each stands out from light and dark panels (3:1), and from each
+# other also for readers who lack red or green; `tests/widgets/test_design.py` measures it.
 ABNORMAL_COLOURS = (
-    *("#d55e00", "#0072b2", "#cc79a7", "#e69f00", "#009e73", "#56b4e9"),
-    *("#7a4a1f", "#3b2f7f"),  # two of ours, for the board's nine keys
+    *("#d55e00", "#0072b2", "#009e73", "#5454fc"),
+    *("#0090fc", "#d80c3c", "#3c90b4", "#3c8448"),
 )
 # Viridis at equal steps: rises in lightness, so it reads without colour vision too.
 SCALE_RGB = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37))

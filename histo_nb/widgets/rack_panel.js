@@ -1,6 +1,12 @@
 // The scanner's rack: a slot's element is made once and then filled anew, so that the focus of the
 // keyboard stays where it is while the scanner works.
+import { h, makePost } from "./dom.js";
+
 function render({ model, el }) {
+  const post = makePost(model, () => {
+    warning.textContent = "This page has lost its connection. The scanner goes on; reload the page.";
+    warning.hidden = false;
+  });
   el.classList.add("histo");
   const title = h("h2", { class: "hk-title" });
   const summary = h("p", { class: "h-quiet hk-summary" });
@@ -27,7 +33,7 @@ function render({ model, el }) {
     const reason = h("p", { class: "hk-reason" });
     const button = h("button", {
       type: "button", class: "h-button",
-      onclick: () => model.send({ kind: button.dataset.action, slot: number }),
+      onclick: () => post({ kind: button.dataset.action, slot: number }),
     });
     const item = h("li", { class: "hk-slot", "aria-label": `Slot ${number}` },
       h("div", { class: "hk-glass" },
@@ -74,8 +80,8 @@ function render({ model, el }) {
     warning.hidden = !rack.warning;
     rack.buttons.forEach(([action, text], i) => {
       const button = buttons.children[i] ?? buttons.appendChild(h("button", {
-        type: "button", class: `h-button ${i ? "" : "hk-main"}`,
-        onclick: (event) => model.send({ kind: event.currentTarget.dataset.action }),
+        type: "button", class: `h-button ${i ? "" : "h-button--primary"}`,
+        onclick: (event) => post({ kind: event.currentTarget.dataset.action }),
       }));
       button.dataset.action = action;
       button.textContent = text;

@@ -15,7 +15,7 @@ from histo_nb.scanning.console import ScannerConsole
 from histo_nb.scanning.slots import ENDED, SlotState, State
 from histo_nb.widgets.detail import small_picture
 from histo_nb.widgets.newest import Newest
-from histo_nb.widgets.widget import Widget, script, style
+from histo_nb.widgets.widget import Widget, bundle, style
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def show_rack(console: ScannerConsole) -> ipywidgets.Widget:
 class RackPanel(Widget):
     """A rack to start, pause and stop; slots fill with pictures as their slides are filed."""
 
-    _esm = traitlets.Unicode(script("rack_panel")).tag(sync=True)
+    _esm = traitlets.Unicode(bundle("rack_panel")).tag(sync=True)
     _css = traitlets.Unicode(style("rack_panel")).tag(sync=True)
     rack = traitlets.Dict().tag(sync=True)  # see `rack_words`
     slots = traitlets.List().tag(sync=True)  # see `slot_words`

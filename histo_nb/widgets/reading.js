@@ -1,5 +1,7 @@
 // The panel beside the slide: the answer, reasons for doubt, the places to look at; and what the
 // reader says of them. Each word of the reader is a message, answered by a change of `judged`.
+import { h, inkOn, isTyping, keepName, makePost, recallName } from "./dom.js";
+
 const THUMB = { width: 72, height: 54 };
 const SAYS = { agree: "agreed", disagree: "disagreed" };
 

@@ -2,7 +2,7 @@
 
 import traitlets
 
-from histo_nb.widgets.widget import Widget, script, style
+from histo_nb.widgets.widget import Widget, bundle, style
 
 
 class ReadingPanel(Widget):
@@ -12,7 +12,7 @@ class ReadingPanel(Widget):
     `note`), `sign`, `reopen`, `undo`, `name` (the `reviewer`), `report` (its `format`), `thumbs`.
     """
 
-    _esm = traitlets.Unicode(script("reading")).tag(sync=True)
+    _esm = traitlets.Unicode(bundle("reading")).tag(sync=True)
     _css = traitlets.Unicode(style("reading")).tag(sync=True)
     facts = traitlets.Dict().tag(sync=True)  # see `slide_facts`; or title and text: a message
     judged = traitlets.Dict().tag(sync=True)  # see `Judging.state`

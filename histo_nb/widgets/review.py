@@ -13,13 +13,14 @@ from histo_nb.home import Home
 from histo_nb.inference.result import SlideResult, read_result
 from histo_nb.masking.masks import mask_path, read_mask
 from histo_nb.widgets.facts import slide_facts
-from histo_nb.widgets.judging import Judging, find_statuses
+from histo_nb.widgets.judging import STATUS_KINDS, Judging, find_statuses
 from histo_nb.widgets.page import fixed_html, make_page
 from histo_nb.widgets.palette import class_colours
 from histo_nb.widgets.reading import ReadingPanel
 from histo_nb.widgets.region_pictures import read_regions
 from histo_nb.widgets.viewer import SlideViewer
 from histo_nb.widgets.viewer.layers import drawn_layer, heatmap_layer, tissue_layer
+from histo_nb.widgets.visitor import visitor_query
 from histo_nb.widgets.worklist import Worklist
 
 log = logging.getLogger(__name__)
@@ -48,11 +49,13 @@ def show_review(home: Home, *, slide_id: str | None = None) -> ipywidgets.Widget
     Parameters
     ----------
     slide_id
-        The slide to begin with; else the most suspicious one that nobody has read.
+        The slide to begin with; else the one that the page's address names (`?slide=`), else the
+        most suspicious one that nobody has read.
     """
+    slide_id = slide_id or visitor_query().get("slide")
     try:
         results = home.catalog.results()
-        reviews = home.catalog.reviews()
+        reviews = home.catalog.reviews(kinds=STATUS_KINDS)
     except HistoError:
         log.exception("the catalogue of %s does not open", home.root)
         return make_page(TITLE, fixed_html(UNAVAILABLE))
@@ -216,14 +219,14 @@ class Review:
         self.reading.send({"kind": "saved", "text": said, "can_undo": False})
 
     def _refresh(self, result: SlideResult) -> None:
-        reviews = self._home.catalog.reviews()
-        self.worklist.status = find_statuses(reviews)
+        catalog = self._home.catalog
+        self.worklist.status = find_statuses(catalog.reviews(kinds=STATUS_KINDS))
         if result is not self._result:
             return
         state = self._judging.state(result)
         self.reading.judged = state
         colours = class_colours(result.classes, normal_class=result.normal_class)
-        self.viewer.drawn = drawn_layer(reviews[reviews.slide_id == result.slide_id], colours)
+        self.viewer.drawn = drawn_layer(catalog.reviews([result.slide_id]), colours)
         closed = state["signature"] is not None
         self.viewer.classes = [] if closed else self.reading.facts.get("classes", [])
 

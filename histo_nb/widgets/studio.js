@@ -1,7 +1,8 @@
 // The mask studio. The picture, the mask from the kernel and the strokes of the brush are three
 // canvases on top of one another; places are level-0 px when they leave this page.
+import { h, keepName, makePost, recallName } from "./dom.js";
+
 const SLIDER_MS = 60; // a slider on its way asks this often at most
-const WHO = "histo-annotator";
 const SLIDERS = [
   ["open_um", "Opening", 0, 120, 4, "µm", "thinner strands go"],
   ["close_um", "Closing", 0, 300, 4, "µm", "narrower gaps are tissue"],
@@ -30,15 +31,15 @@ function render({ model, el }) {
   const brush = h("input", { type: "range", min: "40", max: "1500", step: "20", value: "240",
     "aria-label": "Brush, µm", ...suppress, oninput: sayBrush });
   const brushSays = h("output", {});
-  const who = h("input", { class: "hm-who", type: "text", maxlength: "64", placeholder: "your name",
-    "aria-label": "Your name", value: remembered(), ...suppress,
-    onchange: () => { try { localStorage.setItem(WHO, who.value.trim()); } catch { /* private */ } } });
+  const who = h("input", { class: "h-field hm-who", type: "text", maxlength: "64", placeholder: "your name",
+    "aria-label": "Your name", value: recallName(model.get("annotator")), ...suppress,
+    onchange: () => keepName(who.value.trim()) });
   const tools = [["look", "Look"], ["add", "Add tissue"], ["erase", "Erase"]].map(([name, text]) =>
     h("button", { type: "button", class: "h-button", "aria-pressed": `${name === tool}`,
       onclick: () => { tool = name; dressTools(); } }, text));
   const undo = h("button", { type: "button", class: "h-button",
     onclick: () => { strokes.pop(); redraw(); dressTools(); } }, "Undo stroke");
-  const save = h("button", { type: "button", class: "h-button hm-main", onclick: keep }, "Save as this slide's mask");
+  const save = h("button", { type: "button", class: "h-button h-button--primary", onclick: keep }, "Save as this slide's mask");
   const forget = h("button", { type: "button", class: "h-button",
     onclick: () => {
       if (!here() || !confirm("Give up the mask corrected by hand? It is put aside in masks/earlier.")) return;
@@ -71,12 +72,7 @@ function render({ model, el }) {
       h("div", { class: "hm-row" }, undo),
       h("label", { class: "hm-you" }, "You are ", who), save, forget)));
 
-  function remembered() {
-    try { return localStorage.getItem(WHO) ?? model.get("annotator"); } catch { return model.get("annotator"); }
-  }
-  function post(message) {
-    try { model.send(message); } catch { warn("The kernel is gone; nothing can be saved."); }
-  }
+  const post = makePost(model, () => warn("This page has lost its connection; nothing can be saved. Reload it."));
   function sayBrush() { brushSays.textContent = `${brush.value} µm`; }
   const here = () => slide && slide.slide_id === wanted; // what is shown is what was asked for
   function warn(text) { alert.textContent = text; alert.hidden = !text; }

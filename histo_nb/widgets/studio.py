@@ -32,7 +32,7 @@ from histo_nb.masking.tissue import MaskSpec, TissueMask, mask_thumbnail, measur
 from histo_nb.slide import Slide
 from histo_nb.widgets.newest import Newest
 from histo_nb.widgets.palette import encode_jpeg, encode_png
-from histo_nb.widgets.widget import Widget, script, style
+from histo_nb.widgets.widget import Widget, bundle, style
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ def show_studio(home: Home, *, spec: MaskSpec | None = None) -> "Studio":
 class Studio(Widget):
     """Sliders with their mask at once, methods side by side, a brush; saved by a person's name."""
 
-    _esm = traitlets.Unicode(script("studio")).tag(sync=True)
+    _esm = traitlets.Unicode(bundle("studio")).tag(sync=True)
     _css = traitlets.Unicode(style("studio")).tag(sync=True)
     slides = traitlets.List().tag(sync=True)  # see `_entry`
     defaults = traitlets.Dict().tag(sync=True)  # a MaskSpec

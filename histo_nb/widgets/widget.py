@@ -1,4 +1,4 @@
-"""What our widgets share: a file of JavaScript and one of CSS each, and a picture without them."""
+"""What our widgets share: a bundle of JavaScript and a file of CSS each; a picture without them."""
 
 from pathlib import Path
 from typing import Any
@@ -8,11 +8,6 @@ import anywidget
 from histo_nb.errors import StorageError
 
 HERE = Path(__file__).parent
-
-
-def script(name: str) -> str:
-    """Return the JavaScript module `name`.js with the helpers it stands on."""
-    return "\n".join((HERE / file).read_text("utf-8") for file in ("dom.js", f"{name}.js"))
 
 
 def bundle(name: str) -> str:

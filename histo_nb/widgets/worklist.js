@@ -1,4 +1,6 @@
 // The list of analysed slides: a listbox, so arrow keys and screen readers know what it is.
+import { h, isTyping } from "./dom.js";
+
 const STATUS = {
   open: ["To read", ""], read: ["Read", "h-chip--accent"], signed: ["Signed", "h-chip--ok"],
 };

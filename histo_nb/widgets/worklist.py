@@ -6,14 +6,14 @@ from typing import Any
 import pandas as pd
 import traitlets
 
-from histo_nb.widgets.widget import Widget, script, style
+from histo_nb.widgets.widget import Widget, bundle, style
 from histo_nb.widgets.words import count
 
 
 class Worklist(Widget):
     """A list of slides to choose from, with mouse or keys; `selected` is the choice."""
 
-    _esm = traitlets.Unicode(script("worklist")).tag(sync=True)
+    _esm = traitlets.Unicode(bundle("worklist")).tag(sync=True)
     _css = traitlets.Unicode(style("worklist")).tag(sync=True)
     # slide_id, slide_class, colour, confidence, abnormal, share (0–1), regions
     entries = traitlets.List().tag(sync=True)

@@ -5,7 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_review import CHROMIUM, CLASSES, FLAGS, add_result, new_page, predictions
+from reviewed import (
+    CLASSES,
+    EVALUATED,
+    NO_CHROMIUM,
+    add_result,
+    make_predictions,
+    new_page,
+    open_browser,
+)
 
 from histo_nb.catalog import Catalog
 from histo_nb.home import Home, open_home
@@ -13,17 +21,14 @@ from histo_nb.running.serve import serve_dashboards
 from histo_nb.tables import LABELLED_TILES, check_table, read_table
 from histo_nb.tiling.table import file_tiles, tile_table_path
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed"),
-]
+pytestmark = [pytest.mark.browser, NO_CHROMIUM]
 LOOKED_AT = ".hb-grid:not([data-loading]) .hb-cell[aria-selected]:not([data-state=waiting])"
 SECRET = "P-secret"  # patient_id of all tiles
 
 
 def fill(home: Home) -> None:
     add_result(home, "S-1", abnormal=[(3, 3), (4, 3)])
-    rows = predictions("S-1", home.slides / "slide.svs", [])
+    rows = make_predictions("S-1", home.slides / "slide.svs", [])
     labels = {"label": CLASSES[0], "label_fraction": 1.0, "label_source": "S-1.geojson"}
     told = {"labelled_by": "ada", "labelled_at": "2026-01-01", "pen": 0.0, "soft": 0.0}
     rows = rows.assign(patient_id=SECRET, **labels, **told)
@@ -37,14 +42,12 @@ def fill(home: Home) -> None:
 @pytest.fixture
 def pages(tmp_path: Path) -> Iterator[Any]:
     """Open a board in a browser context of its own, as another person at another machine."""
-    playwright = pytest.importorskip("playwright.sync_api")
     home = open_home(tmp_path / "home")
     fill(home)
-    with serve_dashboards(home, port=0) as server, playwright.sync_playwright() as p:
-        chromium = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with serve_dashboards(home, port=0) as server, open_browser() as chromium:
 
         def open_board(name: str = "") -> Any:
-            page = new_page(chromium)
+            page = new_page(chromium, **EVALUATED)
             page.goto(server.url.replace("/?", "/voila/render/board.ipynb?"))
             page.wait_for_selector(".hb-cell[data-state=shown]", timeout=60_000)
             if name:
@@ -52,7 +55,6 @@ def pages(tmp_path: Path) -> Iterator[Any]:
             return page
 
         yield open_board, home.catalog
-        chromium.close()
 
 
 def say_who(page: Any, name: str) -> None:

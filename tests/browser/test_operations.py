@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from glasses import PlaneGlass, waves
-from test_review import CHROMIUM, FLAGS, new_page
+from reviewed import NO_CHROMIUM, new_page, open_browser
 
 from histo_nb.home import Home
 from histo_nb.running.serve import serve_dashboards
@@ -19,10 +19,7 @@ from histo_nb.scanning.verify import verify_slides
 from histo_nb.scanning.virtual.label import patient_name
 from histo_nb.scanning.virtual.scanner import Fault, VirtualScanner, write_scan
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed"),
-]
+pytestmark = [pytest.mark.browser, NO_CHROMIUM]
 NAMED = "MUSTERMANN-ERIKA.svs"
 
 
@@ -46,15 +43,12 @@ def busy(home: Home, tmp_path: Path) -> Home:
 
 @pytest.fixture
 def page(busy: Home) -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api")
-    with serve_dashboards(busy, port=0) as server, playwright.sync_playwright() as p:
-        chromium = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = new_page(chromium)
+    pages = ("operations", "review")
+    with serve_dashboards(busy, pages=pages, port=0) as server, open_browser() as browser:
+        page = new_page(browser)
         page.goto(server.url)
-        page.get_by_role("link", name="Operations").click()
         page.wait_for_selector(".ho-figure", timeout=60_000)
         yield page
-        chromium.close()
 
 
 def figures(page: Any) -> dict[str, int]:
@@ -64,6 +58,7 @@ def figures(page: Any) -> dict[str, int]:
 
 def test_a_technician_sees_the_day_and_lets_a_slide_in(page: Any, busy: Home) -> None:
     before = {"filed today": 2, "waiting": 1, "in quarantine": 1, "failures": 2}
+    before |= {"not analysed": 2, "to judge": 0, "to sign": 0}
     assert figures(page) == before
     assert page.locator(".ho-slot").evaluate_all("all => all.map(i => i.dataset.state)") == [
         "done",
@@ -79,29 +74,76 @@ def test_a_technician_sees_the_day_and_lets_a_slide_in(page: Any, busy: Home) ->
     assert "Research use only" in page.locator(".hr-use").inner_text()
 
     quarantine = page.locator(".ho-panel-quarantine")
-    assert "--slide-mpp" in quarantine.inner_text()
+    assert "scale unknown" in quarantine.inner_text()
+    assert "--slide-mpp" not in quarantine.inner_text(), "the page has a field for it"
+    assert "1 file damaged" in page.locator(".ho-health").inner_text()
+    assert "2 slides in 7 days" in page.locator(".ho-week").inner_text()
     page.get_by_role("button", name="Examine and release").click()
     page.get_by_text("stays in quarantine").wait_for(timeout=30_000)
     page.locator(".ho-mpp").fill("0.5")
     page.get_by_role("button", name="Examine and release").click()
     page.get_by_text("is filed as").wait_for(timeout=30_000)
     page.get_by_text("Nothing was refused.").wait_for()
-    assert figures(page) == before | {"filed today": 3, "in quarantine": 0}
+    assert figures(page) == before | {"filed today": 3, "in quarantine": 0, "not analysed": 3}
     given = busy.catalog.slides().slide_mpp[busy.catalog.slides().mpp_source == "given"]
     assert given.tolist() == [0.5]
     assert page.wrong == []
 
 
 def test_the_page_renews_itself_and_names_nobody(page: Any, busy: Home, tmp_path: Path) -> None:
+    page.locator(".ho-image").first.wait_for()
+    page.locator(".ho-card").first.focus()
+    kept = page.evaluate("document.activeElement.dataset.key")
     glass = PlaneGlass(waves(520, 400), patient_id="Pseudonym-17")
     path = write_scan(glass, tmp_path / NAMED.replace("ERIKA", "MARIA"), spec=ScanSpec())
     receive(path, busy, spec=IntakeSpec(source="dicom"), barcode=glass.barcode)
     page.locator(".ho-slides li").nth(2).wait_for(timeout=15_000)
-    page.wait_for_timeout(500)
+    assert page.evaluate("document.activeElement.dataset.key") == kept
+    page.locator(".ho-image").nth(1).wait_for()
     shown = page.content()
     for word in ("MUSTERMANN", "MARIA", "Pseudonym", "HN-2026", patient_name(glass)):
         assert word not in shown
     assert page.wrong == []
+
+
+def test_a_slide_is_found_by_keyboard_and_opens_in_the_review(page: Any, busy: Home) -> None:
+    first, second = busy.catalog.slides().slide_id
+    page.keyboard.press("/")
+    page.keyboard.type("nobody")
+    page.get_by_text("No slide here is called “nobody”.").wait_for()
+    page.keyboard.press("Escape")
+    page.locator(".ho-card").nth(1).wait_for()
+    page.keyboard.press("Tab")
+    page.keyboard.press("ArrowRight")
+    card = page.locator(".ho-card:focus")
+    assert card.get_attribute("href") == f"review.ipynb?slide={first}"
+    assert "not analysed" in card.inner_text()
+    page.get_by_role("button", name="to judge").click()
+    page.get_by_text("No analysed slide waits").wait_for()
+    page.get_by_role("button", name="not analysed").click()
+    page.locator(f".ho-card[data-key='{second}']").wait_for()
+    assert page.get_by_label("Show").input_value() == "unanalysed"
+    assert page.wrong == []
+
+
+@pytest.mark.parametrize("size", [(1280, 720), (1024, 768), (820, 1180)])
+def test_the_page_fits_a_screen_and_a_tablet_and_follows_the_system(
+    page: Any, size: tuple[int, int]
+) -> None:
+    page.set_viewport_size({"width": size[0], "height": size[1]})
+    page.reload()
+    page.wait_for_selector(".ho-figure", timeout=60_000)
+    assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
+    # A list that scrolls by itself needs room to be read.
+    assert page.locator(".ho-panel-slides").bounding_box()["height"] > 200
+    ground = "getComputedStyle(document.querySelector('.hr')).backgroundColor"
+    day = page.evaluate(ground)
+    page.emulate_media(color_scheme="dark")
+    assert page.evaluate(ground) != day
+    page.evaluate("delete document.body.dataset.voila")  # as in JupyterLab, whose theme is light
+    assert page.evaluate(ground) == day
+    page.evaluate("document.body.dataset.jpThemeLight = 'false'")
+    assert page.evaluate(ground) != day
 
 
 def test_a_catalogue_that_cannot_be_read_is_told_and_the_page_stays(page: Any, busy: Home) -> None:

@@ -5,14 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_review import CHROMIUM, cell_page
+from reviewed import EVALUATED, NO_CHROMIUM, cell_page, open_browser
 
 from histo_nb.home import Home
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed"),
-]
+pytestmark = [pytest.mark.browser, NO_CHROMIUM]
 
 CELL = """
 from histo_nb.home import open_home
@@ -29,7 +26,10 @@ show_rack(ScannerConsole(VirtualScanner(rack, faults=faults), open_home()))
 
 @pytest.fixture
 def page(home: Home, tmp_path: Path) -> Iterator[Any]:
-    with cell_page(home, tmp_path / "pages", CELL) as page:
+    with (
+        open_browser() as browser,
+        cell_page(browser, home, tmp_path / "pages", CELL, **EVALUATED) as page,
+    ):
         page.wait_for_selector(".hk-slot", timeout=60_000)
         yield page
 

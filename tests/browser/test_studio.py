@@ -6,16 +6,13 @@ from typing import Any
 
 import pytest
 from glasses import PlaneGlass, bare
-from test_review import CHROMIUM, cell_page
+from reviewed import EVALUATED, NO_CHROMIUM, cell_page, open_browser
 
 from histo_nb.home import Home
 from histo_nb.masking.masks import mask_path, mask_slides, read_mask
 from histo_nb.scanning.console import scan_rack
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed"),
-]
+pytestmark = [pytest.mark.browser, NO_CHROMIUM]
 CELL = """
 from histo_nb.home import open_home
 from histo_nb.widgets.studio import show_studio
@@ -35,7 +32,10 @@ def slide_ids(home: Home) -> list[str]:
 
 @pytest.fixture
 def page(home: Home, slide_ids: list[str], tmp_path: Path) -> Iterator[Any]:
-    with cell_page(home, tmp_path / "pages", CELL) as page:
+    with (
+        open_browser() as browser,
+        cell_page(browser, home, tmp_path / "pages", CELL, **EVALUATED) as page,
+    ):
         page.on("dialog", lambda dialog: dialog.accept())
         page.wait_for_selector(".hm-stage[data-masks]", timeout=60_000)
         yield page

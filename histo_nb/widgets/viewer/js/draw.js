@@ -1,5 +1,5 @@
 // Drawing a place: a polygon by clicks or by a held pointer, a rectangle, a point.
-import { h } from "./dom.js";
+import { h } from "../../dom.js";
 import { applyMatrix } from "./place.js";
 
 const CLOSE_PX = 10; // a click that near to the first corner closes the polygon

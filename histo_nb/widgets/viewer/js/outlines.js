@@ -1,5 +1,5 @@
 // Regions and drawn places, on an SVG of their own over the slide.
-import { h } from "./dom.js";
+import { h, inkOn } from "../../dom.js";
 import { applyMatrix, isInside, rings } from "./place.js";
 
 const NUMBERED = 40; // regions that carry a number; more would hide the slide
@@ -19,7 +19,8 @@ function outline(geometry, colour, attributes) {
 
 function pin(text, colour, at, attributes) {
   const node = h("g", { class: "hv-pin", ...attributes },
-    h("circle", { r: 11, fill: colour ?? UNKNOWN }), h("text", { dy: 4 }, text));
+    h("circle", { r: 11, fill: colour ?? UNKNOWN }),
+    h("text", { dy: 4, fill: inkOn(colour ?? UNKNOWN) }, text));
   node.at = at;
   return node;
 }

@@ -1,5 +1,5 @@
 // What stands around the slide: buttons, ruler, legend, and the card of a drawn place.
-import { h } from "./dom.js";
+import { h } from "../../dom.js";
 import { TOOLS } from "./draw.js";
 import { SCALES, scaleGradient } from "./raster.js";
 

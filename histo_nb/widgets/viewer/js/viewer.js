@@ -1,7 +1,7 @@
 // A slide as under a microscope: OpenSeadragon moves it, our layers lie over it.
 import OpenSeadragon from "openseadragon";
 
-import { h, isTyping, makePost } from "./dom.js";
+import { h, isTyping, makePost } from "../../dom.js";
 import { makeDrawing, TOOLS } from "./draw.js";
 import { makeLink } from "./linked.js";
 import { makeOutlines } from "./outlines.js";

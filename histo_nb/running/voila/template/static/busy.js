@@ -1,0 +1,2 @@
+/* Tries again by itself after the time that the page names. */
+setTimeout(() => location.reload(), 1000 * Number(document.body.dataset.retry));

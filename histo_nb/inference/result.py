@@ -89,17 +89,39 @@ def read_result(folder: Path | str) -> SlideResult:
     """
     folder = Path(folder)
     try:
-        facts: dict[str, Any] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
         return SlideResult(
-            **facts,
+            **_read_facts(folder),
             predictions=read_table(folder / "predictions.parquet", PREDICTIONS),
             regions=read_geojson(folder / "regions.geojson"),
         )
     except (OSError, ValueError, TypeError, TableError) as error:
-        raise CatalogError(
-            f"{folder} holds no whole result ({error}); "
-            "analyse the slide again with `histo-nb analyse`"
-        ) from error
+        raise _not_whole(folder, error) from error
+
+
+def _read_facts(folder: Path) -> dict[str, Any]:
+    try:
+        facts = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        return {**facts, "classes": list(facts["classes"])}
+    except (OSError, ValueError, TypeError, LookupError) as error:
+        raise _not_whole(folder, error) from error
+
+
+def _not_whole(folder: Path, error: Exception) -> CatalogError:
+    return CatalogError(
+        f"{folder} holds no whole result ({error}); analyse the slide again with `histo-nb analyse`"
+    )
+
+
+def read_classes(folder: Path | str) -> tuple[list[str], str]:
+    """Return the classes of a result and which of them is normal, without its tables.
+
+    Raises
+    ------
+    CatalogError
+        The folder holds no whole result.
+    """
+    facts = _read_facts(Path(folder))
+    return list(facts["classes"]), str(facts["normal_class"])
 
 
 def find_result(home: Home, slide_id: str) -> Path:

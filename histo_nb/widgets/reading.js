@@ -59,6 +59,7 @@ function render({ model, el }) {
     thumbs.clear();
     asking = false;
     fill();
+    post({ kind: "thumbs" });
   }
 
   const answer = (what, comment) => [

@@ -10,7 +10,7 @@ import pandas as pd
 
 from histo_nb.errors import HistoError
 from histo_nb.home import Home
-from histo_nb.inference.result import SlideResult, read_result
+from histo_nb.inference.result import SlideResult, read_classes, read_result
 from histo_nb.masking.masks import mask_path, read_mask
 from histo_nb.widgets.facts import slide_facts
 from histo_nb.widgets.judging import STATUS_KINDS, Judging, find_statuses
@@ -122,19 +122,17 @@ class Review:
         try:
             result = read_result(self._results.result_path[slide_id])
             facts = slide_facts(result)
-            self._result = result
-            self.reading.selected = -1
-            with self.reading.hold_sync():
-                self.reading.facts = facts
-                self.reading.judged = self._judging.state(result)
+            state = self._judging.state(result)
         except BAD_RESULT:
             log.exception("the result of %s cannot be read", slide_id)
             self._result = None
             self._show_damaged(slide_id)
             return
+        self._result = result
+        with self.reading.hold_sync():
+            self.reading.facts, self.reading.judged, self.reading.selected = facts, state, -1
         _open(self._home, self.viewer, result)
-        self._refresh(result)
-        self._painting.submit(self._send_thumbs, result)
+        self._show_drawn(result, is_closed=state["signature"] is not None)
 
     def _choose_beside(self, change: dict[str, Any]) -> None:
         self._do(self._show_beside, change["new"])
@@ -225,10 +223,13 @@ class Review:
             return
         state = self._judging.state(result)
         self.reading.judged = state
+        self._show_drawn(result, is_closed=state["signature"] is not None)
+
+    def _show_drawn(self, result: SlideResult, *, is_closed: bool) -> None:
         colours = class_colours(result.classes, normal_class=result.normal_class)
-        self.viewer.drawn = drawn_layer(catalog.reviews([result.slide_id]), colours)
-        closed = state["signature"] is not None
-        self.viewer.classes = [] if closed else self.reading.facts.get("classes", [])
+        drawn = self._home.catalog.reviews([result.slide_id], kinds=["annotation"])
+        self.viewer.drawn = drawn_layer(drawn, colours)
+        self.viewer.classes = [] if is_closed else self.reading.facts.get("classes", [])
 
     def _report(self, result: SlideResult, message: dict[str, Any]) -> None:
         from histo_nb.export.report import check_kind, make_report  # noqa: PLC0415 - few readers want one
@@ -298,8 +299,8 @@ def _colours(results: pd.DataFrame) -> dict[str, str]:
     """Return the colours of the first result that can be read; one home has one set of classes."""
     for path in results.result_path:
         try:
-            result = read_result(path)
-        except (HistoError, TypeError, ValueError):
+            classes, normal_class = read_classes(path)
+        except HistoError:
             continue
-        return class_colours(result.classes, normal_class=result.normal_class)
+        return class_colours(classes, normal_class=normal_class)
     return {}

@@ -18,7 +18,7 @@ import numpy as np
 from histo_nb.errors import SlideError
 from histo_nb.geometry import DCT_SCALES
 from histo_nb.slide import Slide
-from histo_nb.stored import StoredTiles
+from histo_nb.stored import StoredTiles, open_stored
 from histo_nb.widgets.palette import encode_jpeg
 
 log = logging.getLogger(__name__)
@@ -107,17 +107,31 @@ class SlideTiles:
     def __init__(self, path: Path | str, *, slide_mpp: float | None = None) -> None:
         self._open = partial(Slide, path, slide_mpp=slide_mpp)
         self.slide = self._open()
-        self._stored = [self.slide.stored(n) for n in range(len(self.slide.level_sizes))]
         self._reopening = threading.Lock()
-        self.steps = plan_steps(
-            self.slide.level_sizes,
-            self.slide.level_downsamples,
-            [tiles.tile if tiles else None for tiles in self._stored],
-        )
+        sizes = _stored_sizes(self.slide)
+        self.steps = plan_steps(self.slide.level_sizes, self.slide.level_downsamples, sizes)
+        self._stored: list[StoredTiles | None] = [None] * len(sizes)  # until they are proved
+        self._reader: Slide | None = None  # whose handle the stored tiles are read through
+        self._proof = threading.Thread(target=self._prove, daemon=True)
+        self._proof.start()
+
+    def _prove(self) -> None:
+        # It takes a third of a second, in which the first tiles come through OpenSlide.
+        try:
+            self._reader = self._open()
+            self._stored = [self._reader.stored(n) for n in range(len(self._stored))]
+        except Exception:
+            log.exception("the stored tiles of %s cannot be tried", self.slide.path.name)
+
+    def wait(self) -> None:
+        """Wait until it is known which stored tiles can be sent as they are."""
+        self._proof.join()
 
     def close(self) -> None:
         """Give the file handles back."""
-        self.slide.close()
+        self.wait()
+        for slide in filter(None, (self.slide, self._reader)):
+            slide.close()
 
     def read(self, number: int, column: int, row: int) -> bytes:
         """Return one tile of step `number` as JPEG.
@@ -175,6 +189,13 @@ def _read_through(slide: Slide, step: Step, column: int, row: int) -> np.ndarray
     if step.scale == 1:
         return pixels
     return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def _stored_sizes(slide: Slide) -> list[tuple[int, int] | None]:
+    found = open_stored(slide.path, slide.level_sizes)
+    for level in found:
+        level.file.close()
+    return [*(level.tile for level in found), *[None] * (len(slide.level_sizes) - len(found))]
 
 
 def _place(step: Step, column: int, row: int) -> tuple[tuple[int, int], tuple[int, int]]:

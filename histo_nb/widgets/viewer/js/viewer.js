@@ -146,7 +146,7 @@ function render({ model, el }) {
       ...LOADING,
       element: view, navigatorElement: navigator, showNavigator: true, navigatorMaintainSizeRatio: true,
       showNavigationControl: false, drawer: "canvas", crossOriginPolicy: false,
-      animationTime: still ? 0 : 0.35, springStiffness: 9, blendTime: 0, immediateRender: true,
+      animationTime: still ? 0 : 0.25, springStiffness: 9, blendTime: 0, immediateRender: true,
       minZoomImageRatio: 0.1, maxZoomPixelRatio: FINEST, visibilityRatio: 0.3, preserveViewport: false,
       gestureSettingsMouse: { clickToZoom: false, dblClickToZoom: true, flickEnabled: false },
       gestureSettingsTouch: { pinchRotate: true, clickToZoom: false, dblClickToZoom: true },

@@ -24,7 +24,7 @@ function render({ model, el }) {
   el.append(
     h("div", { class: "h-panel hw" },
       h("h2", {}, "Worklist", count),
-      h("p", { class: "h-quiet hw-order" }, "Most abnormal first · J next, K previous"),
+      h("p", { class: "h-quiet hw-order" }, "Most abnormal first · keys J, K"),
       h("div", { class: "hw-filters" }, search, status, kind),
       none, list),
   );

@@ -95,7 +95,7 @@ export function makeLegend(state, change) {
   }
   function show() {
     slider.value = state.opacity;
-    ramp.style.background = scaleGradient(state.scale);
+    ramp.style.backgroundImage = scaleGradient(state.scale);
     for (const [name, node] of Object.entries(layers)) node.firstChild.checked = state[name];
   }
   return { root, fill, show };

@@ -145,6 +145,7 @@ function render({ model, el }) {
     osd = OpenSeadragon({
       ...LOADING,
       element: view, navigatorElement: navigator, showNavigator: true, navigatorMaintainSizeRatio: true,
+      navigatorDisplayRegionColor: "#0f5c72",
       showNavigationControl: false, drawer: "canvas", crossOriginPolicy: false,
       animationTime: still ? 0 : 0.25, springStiffness: 9, blendTime: 0, immediateRender: true,
       minZoomImageRatio: 0.1, maxZoomPixelRatio: FINEST, visibilityRatio: 0.3, preserveViewport: false,

@@ -1,14 +1,17 @@
 """Make the README's pictures from the home that `HISTO_HOME` names (or the first argument).
 
-`docs/img/review.png` is the review page; `docs/img/board.png` the tile-label board with two
-annotators and `docs/img/studio.png` the mask studio, over slides that are spoilt here;
-`docs/img/operations.png` the operations page and `docs/img/rack.png` the rack panel after a morning
-that is played here: a rack with spoilt slides and faults, two files that are refused;
-`docs/img/evaluation.png` and `docs/img/gradcam.png` what the model in production is worth and
-where it looks; `docs/img/analysis.png` the most suspicious slide; `docs/img/notebook.png` a
-notebook in JupyterLab, the last one executed, else the first one of `notebooks/`.
+`docs/img/review.png` and `review-dark.png` are the review page; `docs/img/patient.png` the page of
+a personal link and `docs/img/report.png` a report, of a slide that is signed here for them;
+`docs/img/board.png` the tile-label board with two annotators and `docs/img/studio.png` the mask
+studio, over slides that are spoilt here; `docs/img/operations.png` the operations page and
+`docs/img/rack.png` the rack panel after a morning that is played here: a rack with spoilt slides
+and faults, two files that are refused; `docs/img/evaluation.png` and `docs/img/gradcam.png` what
+the model in production is worth and where it looks; `docs/img/analysis.png` the most suspicious
+slide; `docs/img/notebook.png` a notebook in JupyterLab, the last one executed, else the first one
+of `notebooks/`.
 """
 
+import json
 import os
 import secrets
 import shutil
@@ -25,14 +28,18 @@ from time import monotonic, sleep
 
 import nbformat
 from playwright.sync_api import Browser, sync_playwright
+from shapely.geometry import mapping
 
 from histo_nb.balancing.dataset import open_dataset
+from histo_nb.export.report import make_report
 from histo_nb.home import Home, open_home
 from histo_nb.inference.result import read_result
 from histo_nb.masking.masks import mask_slides
 from histo_nb.model.bundle import open_bundle
 from histo_nb.model.registry import production_model
+from histo_nb.reviews import Judgement, find_signature, judge, region_key
 from histo_nb.running.demo import home_with_results
+from histo_nb.running.links import make_link
 from histo_nb.running.serve import serve_dashboards
 from histo_nb.scanning.console import scan_rack
 from histo_nb.scanning.drivers import ScanSpec
@@ -75,16 +82,44 @@ START_S = 60.0
 SCROLL_PX = 300
 
 
-def picture_review(browser: Browser, home: Home) -> Path:
-    """Write the picture of the review page with its first slide."""
+def pictures_review(browser: Browser, home: Home) -> Iterator[Path]:
+    """Write the pictures of the review page by day and by night, at its first region."""
     with serve_dashboards(home, port=0) as server:
-        page = browser.new_page(viewport=SIZE)
-        page.goto(server.url)
-        page.wait_for_selector(".hv-stage[data-state=ready]", timeout=60_000)
-        page.wait_for_timeout(1000)
-        page.screenshot(path=PICTURES / "review.png")
+        for name, scheme in (("review.png", "light"), ("review-dark.png", "dark")):
+            page = browser.new_page(viewport=SIZE, color_scheme=scheme)  # type: ignore[arg-type]
+            page.goto(server.url)
+            page.wait_for_selector(".hv-stage[data-state=ready]", timeout=60_000)
+            page.get_by_role("button", name="Take me there: region 1").click()
+            page.wait_for_timeout(1500)
+            page.screenshot(path=PICTURES / name)
+            page.close()
+            yield PICTURES / name
+
+
+def pictures_signed(browser: Browser, home: Home) -> Iterator[Path]:
+    """Sign the most suspicious slide; write pictures of its report and its patient's page."""
+    result = read_result(home.catalog.results().result_path.iloc[0])
+    region = result.regions[0]
+    said = {"slide_id": result.slide_id, "model_id": result.model_id, "label": region.label}
+    place = {"subject": region_key(region.outline), "outline": json.dumps(mapping(region.outline))}
+    if find_signature(home.catalog.reviews([result.slide_id])) is None:
+        for judgement in (
+            Judgement(kind="region", verdict="agree", **said, **place),
+            Judgement(kind="slide", verdict="agree", **said),
+            Judgement(kind="signature", verdict="signed", **said),
+        ):
+            judge(home, judgement, reviewer="Dr Ada")
+    page = browser.new_page(viewport={"width": 900, "height": 1000})
+    page.set_content(make_report(home, result.slide_id, kind="html").decode())
+    page.screenshot(path=PICTURES / "report.png")
+    yield PICTURES / "report.png"
+    with serve_dashboards(home, port=0) as server:
+        link = make_link(home, result.slide_id, base_url=server.url.split("?")[0])
+        page.goto(link.address)
+        page.locator("img").wait_for(timeout=60_000)
+        page.screenshot(path=PICTURES / "patient.png")
         page.close()
-    return PICTURES / "review.png"
+    yield PICTURES / "patient.png"
 
 
 def pictures_evaluation(home: Home) -> list[Path]:
@@ -297,7 +332,8 @@ def main() -> None:
     PICTURES.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        print(picture_review(browser, home))
+        print(*pictures_review(browser, home), sep="\n")
+        print(*pictures_signed(browser, home), sep="\n")
         print(*pictures_evaluation(home), sep="\n")
         print(picture_analysis(home))
         notebook = find_notebook(home)

@@ -140,6 +140,8 @@ def serve_dashboards(
         "settings": settings or {},
     }
     named = {"HISTO_USER": user} if user else {}
+    if hub:
+        named["HISTO_LOGOUT"] = f"{base_url}logout"
     process = subprocess.Popen(
         [sys.executable, "-m", "histo_nb.running.voila.app"],
         stdin=subprocess.PIPE,

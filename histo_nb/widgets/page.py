@@ -1,5 +1,8 @@
 """What every dashboard has: the design, a header with the way to the others, a body."""
 
+import os
+from html import escape
+
 import ipywidgets
 
 from histo_nb.widgets.visitor import is_served
@@ -38,6 +41,15 @@ def _header(title: str) -> str:
     )
     nav = f'<nav class="hr-nav">{links}</nav>' if len(served) > 1 else ""
     return (
-        f'<header class="hr-header"><h1>{title}</h1>{nav}'
+        f'<header class="hr-header"><h1>{title}</h1>{nav}{_account()}'
         '<p class="hr-use">Research use only — not for diagnosis</p></header>'
     )
+
+
+def _account() -> str:
+    """Return who reads, and the way out, where the server knows it (see `serve_dashboards`)."""
+    name, way_out = os.environ.get("HISTO_USER"), os.environ.get("HISTO_LOGOUT")
+    if not (name and way_out):
+        return ""
+    link = f'<a class="h-button" href="{escape(way_out)}">Log out</a>'
+    return f'<p class="hr-account"><span class="h-quiet">{escape(name)}</span> {link}</p>'

@@ -280,6 +280,9 @@ class Catalog:
         """
         slide_id = row["slide_id"]
         with self._writing(str(_no_slide(slide_id))) as connection:
+            # One at a time a slide, also where a database lets two write at once.
+            slide = sa.select(SLIDES.c.slide_id).where(SLIDES.c.slide_id == slide_id)
+            connection.execute(slide.with_for_update())
             signed = _last_reviews(REVIEWS.c.slide_id == slide_id, REVIEWS.c.kind == "signature")
             for signature in connection.execute(signed):
                 if (row["kind"], row["reviewer"]) != ("signature", signature.reviewer):
@@ -312,9 +315,13 @@ class Catalog:
         with self._writing("this event is in the catalogue already") as connection:
             _note(connection, what, subject, detail)
 
-    def events(self, *, since: str = "") -> pd.DataFrame:
-        """Return the events since a time, the latest first."""
+    def events(
+        self, *, since: str = "", what: str | None = None, subject: str | None = None
+    ) -> pd.DataFrame:
+        """Return the events since a time, the latest first; of one kind, or on one subject."""
         query = sa.select(EVENTS).where(EVENTS.c.at >= since)
+        for column, wanted in ((EVENTS.c.what, what), (EVENTS.c.subject, subject)):
+            query = query if wanted is None else query.where(column == wanted)
         return self._table(query.order_by(EVENTS.c.event_id.desc()))
 
     def damaged_files(self) -> pd.DataFrame:

@@ -56,7 +56,7 @@ def judge(home: Home, judgement: Judgement, *, reviewer: str) -> int:
     """
     reviewer = reviewer.strip()
     if not 0 < len(reviewer) <= MAX_REVIEWER:
-        raise ReviewError(f"reviewer={reviewer!r}: say who you are, in 1–{MAX_REVIEWER} characters")
+        raise ReviewError(f"say who you are first: a name of 1–{MAX_REVIEWER} characters")
     _check(judgement)
     slide = home.catalog.slide(judgement.slide_id)
     if judgement.outline is not None:

@@ -116,8 +116,7 @@ def _read(home: Home, token: str) -> dict[str, Any]:
 
 
 def _is_revoked(home: Home, slide_id: str, made: str) -> bool:
-    events = home.catalog.events(since=made)
-    return bool(((events.what == REVOKED) & (events.subject == slide_id)).any())
+    return len(home.catalog.events(since=made, what=REVOKED, subject=slide_id)) > 0
 
 
 def _seal(home: Home) -> URLSafeSerializer:

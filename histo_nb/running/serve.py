@@ -8,8 +8,10 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import webbrowser
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -30,6 +32,7 @@ class DashboardServer:
         self.process = process
         self.url = url  # with its token: whoever has it may read the page
         self.token = token
+        self._way_in: Path | None = None  # leads a browser here; see `show`
 
     def __enter__(self) -> "DashboardServer":
         return self
@@ -56,8 +59,18 @@ class DashboardServer:
         except KeyboardInterrupt:
             return self.stop()
 
+    def show(self) -> None:
+        """Open the first page in a browser; the token stands in a file, not in its arguments."""
+        handle, name = tempfile.mkstemp(prefix="histo-nb-", suffix=".html")  # for this account only
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(f'<meta http-equiv="refresh" content="0; url={escape(self.url)}">')
+        self._way_in = Path(name)
+        webbrowser.open(self._way_in.as_uri())
+
     def stop(self) -> int:
         """Stop the server and its kernels; return its exit status."""
+        if self._way_in:
+            self._way_in.unlink(missing_ok=True)
         if self.process.stdin and not self.process.stdin.closed:
             self.process.stdin.close()
         try:
@@ -160,7 +173,7 @@ def serve_dashboards(
     server = DashboardServer(process, url=f"{host}{base_url}{query}", token=token)
     print(f"Serving {', '.join(pages)}: {server.url}", file=sys.stderr, flush=True)
     if open_browser:
-        webbrowser.open(server.url)
+        server.show()
     return server
 
 

@@ -37,5 +37,13 @@ export function inkOn(colour) {
 
 // Whether a key is for a field, or goes with another key: then it is no command of a page.
 export function isTyping({ target, ctrlKey, metaKey, altKey }) {
-  return ctrlKey || metaKey || altKey || Boolean(target.closest?.("input, textarea, select"));
+  const field = "input, textarea, select, [contenteditable], .jp-Editor";
+  return ctrlKey || metaKey || altKey || Boolean(target.closest?.(field));
+}
+
+// Whether a key that nothing else took is a command of the page that `node` is on: in JupyterLab
+// only where the page itself has the keyboard.
+export function isCommand(event, node) {
+  const own = document.body.dataset.voila || node.closest(".hr")?.contains(event.target);
+  return node.isConnected && Boolean(own) && !event.repeat && !isTyping(event);
 }

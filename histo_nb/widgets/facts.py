@@ -7,6 +7,7 @@ from histo_nb.annotations import Annotation
 from histo_nb.inference.result import SlideResult
 from histo_nb.inference.trust import reasons_for_doubt
 from histo_nb.widgets.palette import class_colours
+from histo_nb.widgets.words import share
 
 LISTED = 40  # regions listed; the rest is counted
 
@@ -19,16 +20,16 @@ def slide_facts(result: SlideResult) -> dict[str, Any]:
         "slide_id": result.slide_id,
         "slide_class": result.slide_class,
         "classes": [{"label": name, "colour": colour} for name, colour in colours.items()],
-        "colour": colours.get(result.slide_class, "#6b7280"),
+        "colour": colours[result.slide_class],
         "confidence": f"{result.confidence:.0%}",
         "rule": result.rule,
         "warnings": reasons_for_doubt(result),
         "shares": [
-            {"label": name, "share": share, "text": f"{share:.0%}", "colour": colours.get(name)}
-            for name, share in shares
+            {"label": name, "share": part, "text": share(part), "colour": colours.get(name)}
+            for name, part in shares
         ],
         "table": [
-            ["Abnormal tissue", f"{result.abnormal_fraction:.0%}"],
+            ["Abnormal tissue", share(result.abnormal_fraction)],
             ["Tissue examined", f"{result.tissue_mm2:.3g} mm²"],
             ["Tiles", f"{result.n_tiles:,}"],
             ["Model", f"{result.model_id} ({result.runtime})"],

@@ -13,7 +13,7 @@ from histo_nb.catalog import account
 from histo_nb.errors import ReviewError
 from histo_nb.home import Home
 from histo_nb.inference.result import SlideResult
-from histo_nb.reviews import Judgement, find_signature, judge, region_key
+from histo_nb.reviews import MAX_REVIEWER, Judgement, find_signature, judge, region_key
 from histo_nb.widgets.words import clock
 
 STATUS_KINDS = {"slide": "read", "signature": "signed"}  # what says how far a slide is; last wins
@@ -26,12 +26,16 @@ class Judging:
         self._home = home
         self._before: list[Judgement] = []  # what to write to take the last ones back
         self.is_known = bool(os.environ.get("HISTO_USER"))  # the server let in exactly this person
-        self.reviewer = account()
+        self.reviewer = account() if self.is_known else ""
 
     def name(self, reviewer: str) -> None:
-        """Take the name that the reader gives; not where the server knows better."""
-        if not self.is_known:
-            self.reviewer = reviewer.strip()[:64]
+        """Take the name that the reader gives; not where the server knows better.
+
+        Another reader takes nothing back that was not theirs.
+        """
+        if not self.is_known and reviewer.strip() != self.reviewer:
+            self.reviewer = reviewer.strip()[:MAX_REVIEWER]
+            self._before.clear()
 
     def judge_slide(
         self, result: SlideResult, *, verdict: str | None, label: str | None, note: str
@@ -64,29 +68,33 @@ class Judging:
                 "annotation",
                 subject=str(place.get("id", "")),
                 verdict="drawn" if drawn else None,
-                label=place.get("label") or None,
+                label=place.get("label") if place.get("label") in result.classes else None,
                 note=str(place.get("note") or ""),
                 outline=json.dumps(place.get("geometry")) if drawn else None,
             )
         )
 
-    def sign(self, result: SlideResult) -> str:
-        """Sign the class that the reader said, and return it.
+    def sign(self, result: SlideResult, *, label: str | None) -> str:
+        """Sign the class that the reader said and sees, and return it.
 
         Raises
         ------
         ReviewError
-            The reader has said none.
+            The reader has said none, or another one meanwhile.
         """
         own = self._own(result.slide_id, "slide", "")
         if own is None or not own.label:
             raise ReviewError("there is nothing to sign; agree or choose another class first")
+        if own.label != label:
+            raise ReviewError(f"the reading is {own.label} meanwhile, not {label}; look again")
         self._write(replace(own, kind="signature", verdict="signed"))
         return own.label
 
     def reopen(self, result: SlideResult) -> None:
-        """Take the reader's own signature back."""
-        self._write(self._judgement(result, "signature", verdict=None))
+        """Take the reader's own signature back; undo does not sign again."""
+        taken_back = self._judgement(result, "signature", verdict=None)
+        judge(self._home, taken_back, reviewer=self.reviewer)
+        self._before.clear()
 
     def undo(self) -> str:
         """Take the last judgement back that was said on this page; return its slide.
@@ -98,9 +106,8 @@ class Judging:
         """
         if not self._before:
             raise ReviewError("there is nothing to take back on this page")
-        before = self._before[-1]
+        before = self._before.pop()
         judge(self._home, before, reviewer=self.reviewer)
-        self._before.pop()
         return before.slide_id
 
     def state(self, result: SlideResult) -> dict[str, Any]:
@@ -118,7 +125,11 @@ class Judging:
         rest = reviews[(reviews.kind == "slide") & (reviews.reviewer != self.reviewer)]
         return {
             "slide": said,
-            "regions": {keys[r["subject"]]: _verdict(r) for r in regions.to_dict("records")},
+            "regions": {
+                keys[row["subject"]]: _verdict(row)
+                for row in regions.to_dict("records")
+                if _still_fits(row, result.regions[keys[row["subject"]]].label)
+            },
             "others": [_verdict(r) for r in rest.to_dict("records")] if said else [],
             "signature": self._signature(reviews),
             "can_undo": bool(self._before),
@@ -147,6 +158,11 @@ class Judging:
         if rows.empty:
             return None
         return Judgement(**{name: rows.iloc[-1][name] for name in Judgement.__dataclass_fields__})
+
+
+def _still_fits(row: Mapping[Any, Any], label: str) -> bool:
+    """Say whether a judgement is of the class that the region has now: it may have changed."""
+    return (row["verdict"] == "agree") == (row["label"] == label)
 
 
 def find_statuses(reviews: pd.DataFrame) -> dict[str, dict[str, str]]:

@@ -1,31 +1,37 @@
 // The panel beside the slide: the answer, reasons for doubt, the places to look at; and what the
 // reader says of them. Each word of the reader is a message, answered by a change of `judged`.
-import { h, inkOn, isTyping, keepName, makePost, recallName } from "./dom.js";
+import { h, inkOn, isCommand, keepName, makePost, recallName } from "./dom.js";
 
 const THUMB = { width: 72, height: 54 };
 const SAYS = { agree: "agreed", disagree: "disagreed" };
 
 function render({ model, el }) {
   el.classList.add("histo");
-  const panel = h("div", { class: "h-panel hf" });
+  const panel = h("div", { class: "h-panel hf", "data-lm-suppress-shortcuts": "true" });
   const toast = h("div", { class: "h-toast", role: "status", hidden: "" });
   el.append(panel, toast);
-  const post = makePost(model, () => tell("The connection is lost. Reload the page."));
+  const send = makePost(model, () => tell("The connection is lost. Reload the page."));
+  // Each message says which slide it is about: another one may come up before it arrives.
+  const post = (message) => send({ ...message, slide: facts().slide_id });
+  const drafts = new Map(); // slide → a comment that is not saved yet
   const thumbs = new Map(); // region → address of its picture
   let timer = 0;
   let asking = false; // whether the reader was asked to confirm the signature
+
+  const facts = () => model.get("facts") ?? {};
+  const judged = () => model.get("judged") ?? {};
 
   if (!model.get("is_known")) {
     const name = recallName(model.get("reviewer"));
     if (name !== model.get("reviewer")) post({ kind: "name", reviewer: name });
   }
 
-  const facts = () => model.get("facts") ?? {};
-  const judged = () => model.get("judged") ?? {};
   const section = (title, ...children) => h("section", {}, h("h3", {}, title), children);
   const button = (text, act, attributes = {}) =>
     h("button", { type: "button", class: "h-button", onclick: act, ...attributes }, text);
   const dot = (colour) => h("span", { class: "h-dot", style: { background: colour } });
+
+  const nameOf = (node) => node.getAttribute("aria-label") ?? node.textContent;
 
   function tell(text, undo = false) {
     toast.replaceChildren(h("span", {}, text), undo ? button("Undo", takeBack) : "");
@@ -42,10 +48,15 @@ function render({ model, el }) {
     const what = facts();
     const place = panel.scrollTop;
     const same = panel.dataset.slide === what.slide_id;
-    const comment = same ? panel.querySelector(".hf-comment")?.value : undefined;
+    const comment = drafts.get(what.slide_id);
+    const focused = panel.contains(document.activeElement) ? nameOf(document.activeElement) : null;
     panel.replaceChildren(...(what.text ? message(what) : what.slide_id ? answer(what, comment) : []));
     panel.dataset.slide = what.slide_id ?? "";
     panel.scrollTop = same ? place : 0;
+    if (focused && same) {
+      [...panel.querySelectorAll("button, input, textarea, select")]
+        .find((node) => nameOf(node) === focused)?.focus({ preventScroll: true });
+    }
     mark();
   }
   const message = (what) => [
@@ -97,11 +108,14 @@ function render({ model, el }) {
     const chosen = slide?.label;
     const words = h("textarea", {
       class: "h-field hf-comment", rows: 2, maxlength: 2000, placeholder: "Comment (no names)",
-      "aria-label": "Comment", onchange: () => { if (slide) say(slide.verdict, chosen, words.value); },
+      "aria-label": "Comment", oninput: () => drafts.set(what.slide_id, words.value),
+      onchange: () => { if (slide) say(slide.verdict, chosen, words.value); },
     });
     words.value = comment ?? slide?.note ?? "";
-    const say = (agreed, label, note = words.value) =>
+    const say = (agreed, label, note = words.value) => {
+      drafts.delete(what.slide_id);
       post({ kind: "slide", verdict: agreed, label, note });
+    };
     return h("section", { class: "hf-verdict", "aria-label": "Your reading of this slide" },
       h("h3", {}, "Your reading"),
       h("div", { class: "hf-choices", role: "group", "aria-label": "Class of the slide" },
@@ -118,7 +132,7 @@ function render({ model, el }) {
 
   function reader() {
     const name = h("input", {
-      class: "h-field", maxlength: 64, "aria-label": "Your name", placeholder: "Your name",
+      class: "h-field", maxlength: 64, "aria-label": "Your name", placeholder: "Your name", title: model.get("is_known") ? null : "Names are not checked here",
       onchange: () => { keepName(name.value); post({ kind: "name", reviewer: name.value }); },
     });
     name.value = model.get("reviewer");
@@ -133,7 +147,7 @@ function render({ model, el }) {
     }
     return h("div", { class: "hf-choices hf-confirm" },
       h("p", {}, `${model.get("reviewer") || "Nobody"} signs: ${chosen}. The reading is closed then.`),
-      button("Sign", () => { asking = false; post({ kind: "sign" }); }, { class: "h-button h-button--primary" }),
+      button("Sign", () => { asking = false; post({ kind: "sign", label: chosen }); }, { class: "h-button h-button--primary" }),
       button("Not yet", () => { asking = false; fill(); }));
   }
 
@@ -210,11 +224,11 @@ function render({ model, el }) {
   }
 
   const keys = {
-    a: () => panel.querySelector('.hf-verdict [title="Agree (A)"]')?.click(),
+    a: () => panel.querySelector('.hf-verdict [title="Agree (A)"][aria-pressed=false]')?.click(),
     u: () => { if (judged().can_undo) takeBack(); },
   };
   const press = (event) => {
-    if (isTyping(event) || !keys[event.key] || !panel.isConnected) return;
+    if (!Object.hasOwn(keys, event.key) || !isCommand(event, panel)) return;
     event.preventDefault();
     keys[event.key]();
   };

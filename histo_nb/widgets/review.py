@@ -8,7 +8,7 @@ from typing import Any
 import ipywidgets
 import pandas as pd
 
-from histo_nb.errors import HistoError
+from histo_nb.errors import HistoError, ReviewError
 from histo_nb.home import Home
 from histo_nb.inference.result import SlideResult, read_classes, read_result
 from histo_nb.masking.masks import mask_path, read_mask
@@ -36,7 +36,12 @@ UNAVAILABLE = """
 <div class="hr-empty"><h2>The worklist cannot be read</h2>
 <p>The catalogue of slides did not open. Ask the person who runs this page to look at
 <code>histo-nb doctor</code>, then reload.</p></div>"""
+MOVED_ON = "Another slide has come up meanwhile; nothing was written. Look again."
 LINKED = "beside"  # the word by which two viewers move together
+NO_PICTURE = (
+    "The picture of this slide cannot be shown. Ask the person who runs this page to look at its "
+    "messages."
+)
 MIME = {"html": "text/html", "pdf": "application/pdf"}
 BAD_RESULT = (HistoError, LookupError, TypeError, ValueError)
 
@@ -74,8 +79,14 @@ class Review:
         self, home: Home, results: pd.DataFrame, reviews: pd.DataFrame, *, slide_id: str | None
     ) -> None:
         self._home = home
+        classes, normal_class = _find_classes(results)
+        # A rule may call a slide abnormal for a small area: it comes before all normal ones.
+        results = results.sort_values(
+            "slide_class", key=lambda said: said == normal_class, kind="stable"
+        )
         self._results = results.set_index("slide_id")
         self._result: SlideResult | None = None
+        self._viewed: SlideResult | None = None  # whose slide the viewer shows
         self._judging = Judging(home)
         self._working = ThreadPoolExecutor(1, thread_name_prefix="review")
         self._painting = ThreadPoolExecutor(1, thread_name_prefix="thumbs")
@@ -83,7 +94,7 @@ class Review:
             results,
             status=find_statuses(reviews),
             selected=slide_id,
-            colours=_colours(results),
+            colours=class_colours(classes, normal_class=normal_class),
         )
         self.viewer, self.beside = SlideViewer(), SlideViewer()
         self.reading = ReadingPanel(
@@ -131,7 +142,9 @@ class Review:
         self._result = result
         with self.reading.hold_sync():
             self.reading.facts, self.reading.judged, self.reading.selected = facts, state, -1
+        self._viewed = None
         _open(self._home, self.viewer, result)
+        self._viewed = result
         self._show_drawn(result, is_closed=state["signature"] is not None)
 
     def _choose_beside(self, change: dict[str, Any]) -> None:
@@ -177,6 +190,8 @@ class Review:
             self._do(self._undo)
         elif result is None:
             return
+        elif message.get("slide") != result.slide_id:  # it was meant for the slide before
+            self.reading.send({"kind": "trouble", "text": MOVED_ON})
         elif kind == "go":
             self._go(message.get("region"))
         elif kind == "thumbs":
@@ -202,12 +217,13 @@ class Review:
         self.reading.send({"kind": "saved", "text": said, "can_undo": True})
 
     def _draw(self, place: dict[str, Any]) -> None:
-        result = self._result
-        if result:
-            self._judging.draw(result, place)
-            self._refresh(result)
-            said = "Saved." if place.get("kind") == "draw" else "Removed."
-            self.reading.send({"kind": "saved", "text": said, "can_undo": True})
+        result = self._viewed
+        if result is None or result is not self._result:
+            raise ReviewError(MOVED_ON)
+        self._judging.draw(result, place)
+        self._refresh(result)
+        said = "Saved." if place.get("kind") == "draw" else "Removed."
+        self.reading.send({"kind": "saved", "text": said, "can_undo": True})
 
     def _undo(self) -> None:
         slide_id = self._judging.undo()
@@ -228,7 +244,7 @@ class Review:
     def _show_drawn(self, result: SlideResult, *, is_closed: bool) -> None:
         colours = class_colours(result.classes, normal_class=result.normal_class)
         drawn = self._home.catalog.reviews([result.slide_id], kinds=["annotation"])
-        self.viewer.drawn = drawn_layer(drawn, colours)
+        self.viewer.drawn = drawn_layer(drawn, colours, reviewer=self._judging.reviewer)
         self.viewer.classes = [] if is_closed else self.reading.facts.get("classes", [])
 
     def _report(self, result: SlideResult, message: dict[str, Any]) -> None:
@@ -245,9 +261,9 @@ class Review:
     def _tell_trouble(self, work: Callable[..., None], *given: Any) -> None:
         try:
             work(*given)
-        except HistoError as error:
+        except ReviewError as error:
             self.reading.send({"kind": "trouble", "text": str(error)})
-        except Exception:
+        except Exception:  # the words of other errors may name files
             log.exception("the review page failed")
             self.reading.send({"kind": "trouble", "text": "That did not work. Reload the page."})
 
@@ -257,7 +273,7 @@ def _judge(judging: Judging, result: SlideResult, message: dict[str, Any]) -> st
     kind, verdict = message["kind"], message.get("verdict") or None
     label = message.get("label") if message.get("label") in result.classes else None
     if kind == "sign":
-        return f"Signed: {judging.sign(result)}."
+        return f"Signed: {judging.sign(result, label=label)}."
     if kind == "reopen":
         judging.reopen(result)
         return "The signature is taken back."
@@ -267,7 +283,7 @@ def _judge(judging: Judging, result: SlideResult, message: dict[str, Any]) -> st
         return f"Read: {label}." if verdict else "Taken back."
     index = message.get("region")
     if not isinstance(index, int) or not 0 <= index < len(result.regions):
-        raise HistoError("there is no such region; reload the page")
+        raise ReviewError("there is no such region; reload the page")
     judging.judge_region(result, index, verdict=verdict, label=label)
     return f"Region {index + 1}: {verdict or 'taken back'}."
 
@@ -283,9 +299,9 @@ def _open(home: Home, viewer: SlideViewer, result: SlideResult) -> None:
             regions=result.regions,
             colours=class_colours(result.classes, normal_class=result.normal_class),
         )
-    except HistoError as error:
+    except BAD_RESULT:  # its words may name a file, which may name a patient
         log.exception("slide %s cannot be shown", result.slide_id)
-        viewer.show_message(f"The picture of this slide cannot be shown. {error}")
+        viewer.show_message(NO_PICTURE)
 
 
 def _tissue(home: Home, slide_id: str) -> dict[str, Any]:
@@ -295,12 +311,11 @@ def _tissue(home: Home, slide_id: str) -> dict[str, Any]:
         return {}  # a slide can be read without it
 
 
-def _colours(results: pd.DataFrame) -> dict[str, str]:
-    """Return the colours of the first result that can be read; one home has one set of classes."""
+def _find_classes(results: pd.DataFrame) -> tuple[list[str], str]:
+    """Return the classes, and the normal one, of the first result that can be read."""
     for path in results.result_path:
         try:
-            classes, normal_class = read_classes(path)
+            return read_classes(path)
         except HistoError:
             continue
-        return class_colours(classes, normal_class=normal_class)
-    return {}
+    return [], ""

@@ -38,3 +38,14 @@ def size(n: float) -> str:
     """
     unit = next((unit for unit in UNITS if n >= UNITS[unit]), "MB")
     return f"{n / UNITS[unit]:,.1f} {unit}"
+
+
+def share(part: float) -> str:
+    """Return a share as whole per cent; a little is not nothing.
+
+    >>> share(0.004), share(0.0), share(0.996), share(0.25)
+    ('<1%', '0%', '>99%', '25%')
+    """
+    if 0 < part < 0.01:
+        return "<1%"
+    return ">99%" if 0.99 < part < 1 else f"{part:.0%}"

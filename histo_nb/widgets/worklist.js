@@ -1,9 +1,11 @@
 // The list of analysed slides: a listbox, so arrow keys and screen readers know what it is.
-import { h, isTyping } from "./dom.js";
+import { h, isCommand } from "./dom.js";
 
 const STATUS = {
   open: ["To read", ""], read: ["Read", "h-chip--accent"], signed: ["Signed", "h-chip--ok"],
 };
+
+const LISTED = 300; // slides shown at once; the others are found by search
 
 function render({ model, el }) {
   el.classList.add("histo");
@@ -53,7 +55,7 @@ function render({ model, el }) {
         h("span", { class: "hw-id", title: entry.slide_id }, entry.slide_id),
         h("button", {
           type: "button", class: "hw-beside", tabindex: -1, "aria-pressed": `${model.get("beside") === entry.slide_id}`,
-          title: "Show beside the other slide", "aria-label": `Show ${entry.slide_id} beside`,
+          title: "Show beside the other slide (B)", "aria-label": `Show ${entry.slide_id} beside`,
           onclick: (event) => compare(event, entry),
         }, "◫")),
       h("div", { class: "hw-row" },
@@ -83,13 +85,16 @@ function render({ model, el }) {
     count.textContent = shown.length === entries.length ? entries.length : `${shown.length} of ${entries.length}`;
     none.hidden = shown.length > 0;
     const place = list.scrollTop;
-    list.replaceChildren(...shown.map(item));
+    const n = Math.max(LISTED, current() + 1);
+    const more = shown.length - n;
+    list.replaceChildren(...shown.slice(0, n).map(item),
+      ...(more > 0 ? [h("li", { class: "h-quiet", role: "presentation" }, `and ${more} more: search, or filter`)] : []));
     list.scrollTop = place;
     mark();
   }
   function mark() {
     const index = current();
-    [...list.children].forEach((li, i) => li.setAttribute("aria-selected", i === index));
+    list.querySelectorAll("[role=option]").forEach((li, i) => li.setAttribute("aria-selected", i === index));
     list.setAttribute("aria-activedescendant", index < 0 ? "" : `hw-${index}`);
     list.children[index]?.scrollIntoView({ block: "nearest" });
   }
@@ -104,9 +109,13 @@ function render({ model, el }) {
     choose(moves[event.key]());
   });
   const press = (event) => {
-    if (isTyping(event) || !list.isConnected || !"jk".includes(event.key)) return;
+    const acts = {
+      j: () => choose(current() + 1), k: () => choose(current() - 1),
+      b: () => shown[current()] && compare(event, shown[current()]),
+    };
+    if (!Object.hasOwn(acts, event.key) || !isCommand(event, list)) return;
     event.preventDefault();
-    choose(current() + (event.key === "j" ? 1 : -1));
+    acts[event.key]();
   };
   document.addEventListener("keydown", press);
   const watched = {

@@ -6,8 +6,9 @@ from typing import Any
 import pandas as pd
 import traitlets
 
+from histo_nb.widgets.palette import ABNORMAL_COLOURS
 from histo_nb.widgets.widget import Widget, bundle, style
-from histo_nb.widgets.words import count
+from histo_nb.widgets.words import count, share
 
 
 class Worklist(Widget):
@@ -44,9 +45,9 @@ def worklist_entries(
         {
             "slide_id": row["slide_id"],
             "slide_class": row["slide_class"],
-            "colour": colours.get(row["slide_class"], "#6b7280"),
+            "colour": colours.get(row["slide_class"], ABNORMAL_COLOURS[0]),
             "confidence": f"{row['confidence']:.0%}",
-            "abnormal": f"{row['abnormal_fraction']:.0%}",
+            "abnormal": share(row["abnormal_fraction"]),
             "share": float(row["abnormal_fraction"]),
             "regions": count(row["n_regions"], "region"),
         }

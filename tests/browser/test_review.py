@@ -184,6 +184,17 @@ def test_regions_have_pictures_with_words(review: Any) -> None:
     assert picture.get_attribute("alt").startswith("Region 1: carcinoma")
 
 
+def test_typing_in_an_editor_is_no_command(review: Any) -> None:
+    review.evaluate(
+        "() => { const e = document.createElement('div'); e.contentEditable = true; e.id = 'ed';"
+        " document.body.append(e); e.focus(); }"
+    )
+    review.keyboard.type("a jukebox")
+    assert review.locator("#ed").inner_text() == "a jukebox"
+    assert review.locator(".hf-slide").inner_text() == PLANTED
+    review.evaluate("() => document.getElementById('ed').remove()")
+
+
 def test_second_slide_is_shown_beside_and_moves_along(review: Any) -> None:
     review.locator(".hw-list li").filter(has_text="S-clean").hover()
     review.get_by_role("button", name="Show S-clean beside").click()
@@ -260,9 +271,7 @@ def test_signing_closes_reopening_and_undo(
     judged(page, "taken back")
     page.get_by_role("button", name="Agree: normal").wait_for()
     page.locator(".hv-stage").first.focus()
-    page.keyboard.press("u")  # undo: the signature is back
-    page.get_by_role("button", name="Take the signature back").wait_for()
-    page.get_by_role("button", name="Take the signature back").click()
+    page.keyboard.press("a")  # agrees only: it takes nothing back
     page.get_by_role("button", name="Agree: normal").click()  # pressed again: taken back
     page.get_by_text("Agree or choose another class, then sign.").wait_for()
     assert home_of_page.catalog.reviews(["S-clean"]).empty
@@ -274,6 +283,8 @@ def test_drawn_place_is_saved_and_shown_again(
     open_review(page, server)
     page.locator(".hw-list li").filter(has_text="S-clean").click()
     page.locator(".hf-slide", has_text="S-clean").wait_for()
+    page.get_by_label("Your name").fill("Ada")
+    page.get_by_label("Your name").press("Enter")
     settle(page)
     page.get_by_role("button", name="Draw a rectangle").click()
     page.mouse.move(*screen_at(page, 500, 500))
@@ -299,6 +310,28 @@ def test_drawn_place_is_saved_and_shown_again(
     card.get_by_role("button", name="Remove").click()
     judged(page, "Removed")
     page.locator("g[data-drawn]").wait_for(state="detached")
+
+
+def test_quick_keys_judge_the_slide_they_were_pressed_on_or_none(
+    page: Any, server: DashboardServer, home_of_page: Home
+) -> None:
+    open_review(page, server)
+    page.locator(".hw-list li").filter(has_text="S-clean").click()
+    page.locator(".hf-slide", has_text="S-clean").wait_for()
+    page.get_by_label("Your name").fill("Eve")
+    page.get_by_label("Your name").press("Enter")
+    page.locator(".hv-stage").first.focus()
+    page.keyboard.press("a")
+    judged(page, "Read: normal")
+    for _ in range(3):  # away and agree at once, back and agree at once
+        for key in ("k", "a", "j", "a"):
+            page.keyboard.press(key)
+    page.wait_for_timeout(1500)
+    said = home_of_page.catalog.reviews()
+    own = said[(said.reviewer == "Eve") & (said.kind == "slide")]
+    labels = dict(zip(own.slide_id, own.label, strict=True))
+    assert labels["S-clean"] == "normal"
+    assert labels.get("S-damaged") is None
 
 
 @pytest.mark.parametrize(("kind", "begins"), [("PDF", b"%PDF-"), ("HTML", b"<!DOCTYPE html>")])

@@ -57,6 +57,9 @@ def test_region_judgements_find_their_region_again(
     assert ada.state(result)["regions"][0]["label"] == "carcinoma"
     result.regions.reverse()  # analysed again, numbered otherwise
     assert ada.state(result)["regions"][0] == said
+    again = Annotation(result.regions[1].outline, "normal", {"area_mm2": 0.1})
+    result.regions[1] = again  # and now of another class: nobody agreed with that
+    assert 1 not in ada.state(result)["regions"]
     rows = home.catalog.reviews(["S-1"])
     assert set(rows.reviewer) == {"Ada"}
     assert json.loads(rows.outline.iloc[0])["type"] == "Polygon"
@@ -78,9 +81,9 @@ def test_signing_needs_a_class_closes_the_slide_and_opens_again(
     home: Home, result: SlideResult, ada: Judging
 ) -> None:
     with pytest.raises(ReviewError, match="nothing to sign"):
-        ada.sign(result)
+        ada.sign(result, label="carcinoma")
     ada.judge_slide(result, verdict="agree", label="carcinoma", note="sure")
-    assert ada.sign(result) == "carcinoma"
+    assert ada.sign(result, label="carcinoma") == "carcinoma"
     signature = ada.state(result)["signature"]
     assert (signature["label"], signature["note"], signature["is_mine"]) == (
         "carcinoma",
@@ -94,6 +97,33 @@ def test_signing_needs_a_class_closes_the_slide_and_opens_again(
         ben.judge_region(result, 0, verdict="agree", label=None)
     ada.reopen(result)
     ben.judge_region(result, 0, verdict="agree", label=None)
+
+
+def test_what_is_signed_is_what_was_confirmed(result: SlideResult, ada: Judging) -> None:
+    ada.judge_slide(result, verdict="disagree", label="normal", note="")
+    with pytest.raises(ReviewError, match="meanwhile"):
+        ada.sign(result, label="carcinoma")
+    assert ada.state(result)["signature"] is None
+
+
+def test_undo_neither_signs_again_nor_speaks_for_another(
+    home: Home, result: SlideResult, ada: Judging
+) -> None:
+    ada.judge_slide(result, verdict="agree", label="carcinoma", note="")
+    ada.sign(result, label="carcinoma")
+    ada.reopen(result)
+    with pytest.raises(ReviewError, match="nothing to take back"):
+        ada.undo()
+    ada.judge_slide(result, verdict="disagree", label="normal", note="")
+    ada.name("Ben")
+    with pytest.raises(ReviewError, match="nothing to take back"):
+        ada.undo()
+    assert set(home.catalog.reviews().reviewer) == {"Ada"}
+
+
+def test_nobody_judges_without_a_name(home: Home, result: SlideResult) -> None:
+    with pytest.raises(ReviewError, match="say who you are"):
+        Judging(home).judge_slide(result, verdict="agree", label="carcinoma", note="")
 
 
 def test_opinions_of_others_are_told_once_one_has_said_something(
@@ -120,6 +150,8 @@ def test_drawn_places_are_kept_changed_and_erased(
     assert home.catalog.reviews(["S-1"]).empty
     ada.undo()
     assert len(home.catalog.reviews(["S-1"])) == 1
+    ada.draw(result, place | {"id": "a2", "label": "<b>bogus"})
+    assert home.catalog.reviews(["S-1"]).label.isna().tolist() == [False, True]
     with pytest.raises(ReviewError, match="draw it again"):
         ada.draw(result, place | {"geometry": {"type": "Polygon", "coordinates": [[[0, 0]]]}})
 
@@ -135,6 +167,6 @@ def test_statuses_follow_the_reading(home: Home, result: SlideResult, ada: Judgi
     assert find_statuses(home.catalog.reviews()) == {}
     ada.judge_slide(result, verdict="agree", label="carcinoma", note="")
     assert find_statuses(home.catalog.reviews())["S-1"]["status"] == "read"
-    ada.sign(result)
+    ada.sign(result, label="carcinoma")
     found = find_statuses(home.catalog.reviews())["S-1"]
     assert found == {"status": "signed", "label": "carcinoma"}

@@ -2,6 +2,7 @@
 
 import asyncio
 import hmac
+import logging
 from typing import Any
 
 from jupyter_server.auth.decorator import allow_unauthenticated
@@ -10,10 +11,17 @@ from jupyter_server.services.kernels.connection.base import deserialize_msg_from
 from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebsocketConnection
 from voila.voila_identity_provider import VoilaLoginHandler
 
+log = logging.getLogger(__name__)
+
 PROTOCOL = "v1.kernel.websocket.jupyter.org"
 # Whatever a page may send its kernel: messages of widgets that are there. None of them is code.
 MESSAGES = frozenset(
     {"comm_msg", "comm_close", "comm_info_request", "kernel_info_request", "comm_open"}
+)
+# What a kernel may say to a page: its widgets' state. What it prints (a traceback, say, with the
+# names of files) is for those who run the server.
+ANSWERS = frozenset(
+    {"comm_open", "comm_msg", "comm_close", "comm_info_reply", "kernel_info_reply", "status"}
 )
 TARGETS = frozenset({"jupyter.widget.control"})  # asks for the state of widgets; opens none
 MAX_PARTS = 1000
@@ -86,6 +94,15 @@ class Connection(ZMQChannelsWebsocketConnection):  # type: ignore[misc]
         is_bytes = isinstance(incoming_msg, bytes)
         if is_bytes and self.subprotocol == PROTOCOL and self._is_harmless(incoming_msg):
             super().handle_incoming_message(incoming_msg)
+
+    def handle_outgoing_message(self, stream: str, outgoing_msg: list[Any]) -> None:
+        """Pass on what widgets say; what a kernel prints goes to the server's own messages."""
+        _, parts = self.session.feed_identities(outgoing_msg)
+        kind = self.session.unpack(parts[1])["msg_type"]
+        if kind in ANSWERS:
+            super().handle_outgoing_message(stream, outgoing_msg)
+        elif kind == "stream":
+            log.error("a page says:\n%s", self.session.unpack(parts[4]).get("text", ""))
 
     def _is_harmless(self, message: bytes) -> bool:
         if int.from_bytes(message[:8], "little") > MAX_PARTS:  # would be counted up to

@@ -70,8 +70,13 @@ def region_layer(region: Annotation, colours: Mapping[str, str]) -> dict[str, An
     }
 
 
-def drawn_layer(reviews: pd.DataFrame, colours: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Return what reviewers drew on one slide, as GeoJSON features; see `Catalog.reviews`."""
+def drawn_layer(
+    reviews: pd.DataFrame, colours: Mapping[str, str], *, reviewer: str
+) -> list[dict[str, Any]]:
+    """Return what reviewers drew on one slide; `reviewer` may change their own.
+
+    See `Catalog.reviews`.
+    """
     drawn = reviews[(reviews.kind == "annotation") & reviews.outline.notna()]
     return [
         {
@@ -79,6 +84,7 @@ def drawn_layer(reviews: pd.DataFrame, colours: Mapping[str, str]) -> list[dict[
             "label": row["label"],
             "note": row["note"] or "",
             "who": row["reviewer"],
+            "is_mine": row["reviewer"] == reviewer,
             "colour": colours.get(row["label"]),
             "geometry": json.loads(row["outline"]),
         }

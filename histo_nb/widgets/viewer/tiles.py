@@ -29,6 +29,7 @@ SMALLEST_PX = 400  # longest side of the coarsest step
 LARGEST_PX = 2500  # a coarsest step that is larger gets an overview above it
 OVERVIEW_PX = 1600  # longest side of the overview
 STEPS = (1, 2, 4, 8, 16)
+STEPS_UNSTORED = (1, 2, 4)  # OpenSlide decodes all pixels: 16 times those of a tile at the most
 SAME = 1.5  # two steps that differ by less are one
 JPEG_QUALITY = 85
 
@@ -73,7 +74,7 @@ def plan_steps(
     steps = []
     coarser = [*level_downsamples[1:], math.inf]
     for level, (width, height) in enumerate(level_sizes):
-        for scale in STEPS:
+        for scale in STEPS if stored[level] else STEPS_UNSTORED:
             downsample = level_downsamples[level] * scale
             size = -(-width // scale), -(-height // scale)
             if scale > 1 and (downsample * SAME > coarser[level] or max(size) < SMALLEST_PX):

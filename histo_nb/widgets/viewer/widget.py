@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import traitlets
 
 from histo_nb.annotations import Annotation
-from histo_nb.errors import HistoError
+from histo_nb.errors import HistoError, ReviewError
 from histo_nb.slide import Slide
 from histo_nb.widgets.palette import encode_jpeg
 from histo_nb.widgets.viewer.layers import draw_regions, region_layer
@@ -50,6 +51,7 @@ class SlideViewer(Widget):
         self._queue: TileQueue | None = None
         self._key = 0
         self._draw: Callable[[dict[str, Any]], None] | None = None
+        self._saving = ThreadPoolExecutor(1, thread_name_prefix="drawn")
         self.on_msg(self._receive)
 
     def open_slide(
@@ -139,15 +141,19 @@ class SlideViewer(Widget):
             self._queue.drop(_numbers(message.get("drop")))
             self._queue.ask(_wishes(message.get("ask")))
         elif kind in ("draw", "erase") and self._draw:
-            self._take_drawn(message)
+            self._saving.submit(self._take_drawn, self._draw, message)
 
-    def _take_drawn(self, message: dict[str, Any]) -> None:
+    def _take_drawn(self, take: Callable[[dict[str, Any]], None], message: dict[str, Any]) -> None:
         answer = {"kind": "taken", "id": message.get("id")}
         try:
-            assert self._draw
-            self._draw(message)
+            if message.get("key") != self._key:
+                raise ReviewError("another slide has come up meanwhile; nothing was saved")
+            take(message)
         except HistoError as error:
             answer["reason"] = str(error)
+        except Exception:
+            log.exception("what was drawn could not be saved")
+            answer["reason"] = "That did not work. Reload the page."
         self.send(answer)
 
     def _send_tiles(self, key: int, answers: Sequence[Answer]) -> None:

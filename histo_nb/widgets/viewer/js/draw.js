@@ -46,6 +46,7 @@ export function makeDrawing({ toSlide, onDone, onTool }) {
     const done = tool;
     corners = [];
     use(null);
+    if (!ring.length) return null;
     if (done === "point") return onDone({ type: "Point", coordinates: ring[0] }, screen);
     if (ring.length < 3) return null;
     return onDone({ type: "Polygon", coordinates: [[...ring, ring[0]]] }, screen);
@@ -91,6 +92,7 @@ export function makeDrawing({ toSlide, onDone, onTool }) {
     }
     show();
   });
+  root.addEventListener("pointercancel", () => { pressed = null; });
   root.addEventListener("dblclick", (event) => {
     corners.pop(); // the second click has set a corner where the first one did
     finish(where(event));

@@ -134,12 +134,13 @@ export function makeCard({ onSave, onErase, onClose }) {
     note.focus({ preventScroll: true });
   }
   function tell(place, classes, screen) {
+    const mayChange = classes.length > 0 && place.is_mine;
     open([
       h("p", {}, h("b", {}, place.label ?? "Note"), h("span", { class: "h-quiet" }, ` ${place.who}`)),
       place.note ? h("p", { class: "hv-words" }, place.note) : null,
       h("div", { class: "hv-choices" },
-        classes.length ? h("button", { type: "button", class: "h-button", onclick: () => ask(place, classes, screen) }, "Change") : null,
-        classes.length ? h("button", { type: "button", class: "h-button", onclick: () => { onErase(place); close(); } }, "Remove") : null,
+        mayChange ? h("button", { type: "button", class: "h-button", onclick: () => ask(place, classes, screen) }, "Change") : null,
+        mayChange ? h("button", { type: "button", class: "h-button", onclick: () => { onErase(place); close(); } }, "Remove") : null,
         h("button", { type: "button", class: "h-button", onclick: close }, "Close")),
     ].filter(Boolean), screen);
   }

@@ -35,7 +35,7 @@ function render({ model, el }) {
     zoom, home, rotate, fullScreen, magnify, use: (tool) => drawing.use(tool),
   });
   const card = makeCard({
-    onSave: save, onErase: ({ id }) => post({ kind: "erase", id }), onClose: () => stage.focus({ preventScroll: true }),
+    onSave: save, onErase: ({ id }) => post({ kind: "erase", id, key: slide.key }), onClose: () => stage.focus({ preventScroll: true }),
   });
   const legend = makeLegend(state, changeLayer);
   const stage = h("div", {
@@ -49,6 +49,7 @@ function render({ model, el }) {
   let osd = null;
   let slide = {};
   let tiles = null;
+  const unsaved = new Map(); // drawn places that the kernel has not taken yet
   let heatmaps = {};
   let layers = {};
   const image = () => osd?.world.getItemAt(0);
@@ -130,6 +131,7 @@ function render({ model, el }) {
   function showSlide() {
     slide = model.get("slide") ?? {};
     card.root.hidden = true;
+    if (drawing.tool()) drawing.use(null);
     tiles = null;
     layers = {};
     stage.dataset.state = slide.width ? "loading" : "empty";
@@ -247,7 +249,9 @@ function render({ model, el }) {
 
   function save(place) {
     const { geometry, label, note: words } = place;
-    post({ kind: "draw", id: place.id ?? crypto.randomUUID(), label, note: words, geometry });
+    const id = place.id ?? crypto.randomUUID();
+    unsaved.set(id, { ...place, label, note: words });
+    post({ kind: "draw", id, label, note: words, geometry, key: slide.key });
     card.close();
   }
 
@@ -282,7 +286,13 @@ function render({ model, el }) {
   function receive(message, buffers) {
     if (message.kind === "tiles") tiles?.receive(message, buffers);
     else if (message.kind === "zoom_to") goTo(message.bounds);
-    else if (message.kind === "taken" && message.reason) say(message.reason);
+    else if (message.kind === "taken") {
+      const place = unsaved.get(message.id);
+      unsaved.delete(message.id);
+      if (!message.reason) return;
+      say(message.reason);
+      if (place) card.ask(place, model.get("classes"), [60, 60]); // nothing that was written is lost
+    }
   }
   const watched = {
     "change:slide": showSlide, "change:heatmap": showHeatmap, "change:tissue": showTissue,

@@ -154,6 +154,8 @@ def test_damaged_result_is_a_calm_message(review: Any) -> None:
     review.get_by_text("This result cannot be read").wait_for()
     assert "histo-nb analyse S-damaged" in review.locator(".hf").inner_text()
     assert review.get_by_text("Nothing to show for this slide").is_visible()
+    frames = [frame if isinstance(frame, bytes) else frame.encode() for frame in review.heard]
+    assert not [frame for frame in frames if b"Traceback" in frame]  # the server's log has it
     review.keyboard.press("ArrowUp")
     review.locator(".hf-class", has_text="carcinoma").wait_for()
 

@@ -36,6 +36,7 @@ UNAVAILABLE = """
 <div class="hr-empty"><h2>The worklist cannot be read</h2>
 <p>The catalogue of slides did not open. Ask the person who runs this page to look at
 <code>histo-nb doctor</code>, then reload.</p></div>"""
+FAILED = "That did not work, and nothing was written. Reload the page."
 MOVED_ON = "Another slide has come up meanwhile; nothing was written. Look again."
 LINKED = "beside"  # the word by which two viewers move together
 NO_PICTURE = (
@@ -213,17 +214,14 @@ class Review:
 
     def _judge(self, result: SlideResult, message: dict[str, Any]) -> None:
         said = _judge(self._judging, result, message)
-        self._refresh(result)
-        self.reading.send({"kind": "saved", "text": said, "can_undo": True})
+        self._tell_saved(result, said)
 
     def _draw(self, place: dict[str, Any]) -> None:
         result = self._viewed
         if result is None or result is not self._result:
             raise ReviewError(MOVED_ON)
         self._judging.draw(result, place)
-        self._refresh(result)
-        said = "Saved." if place.get("kind") == "draw" else "Removed."
-        self.reading.send({"kind": "saved", "text": said, "can_undo": True})
+        self._tell_saved(result, "Saved." if place.get("kind") == "draw" else "Removed.")
 
     def _undo(self) -> None:
         slide_id = self._judging.undo()
@@ -231,6 +229,11 @@ class Review:
             self._refresh(self._result)
         said = f"Taken back: {slide_id}"
         self.reading.send({"kind": "saved", "text": said, "can_undo": False})
+
+    def _tell_saved(self, result: SlideResult, said: str) -> None:
+        self._refresh(result)
+        can_undo = self.reading.judged.get("can_undo", False)
+        self.reading.send({"kind": "saved", "text": said, "can_undo": can_undo})
 
     def _refresh(self, result: SlideResult) -> None:
         catalog = self._home.catalog
@@ -265,7 +268,7 @@ class Review:
             self.reading.send({"kind": "trouble", "text": str(error)})
         except Exception:  # the words of other errors may name files
             log.exception("the review page failed")
-            self.reading.send({"kind": "trouble", "text": "That did not work. Reload the page."})
+            self.reading.send({"kind": "trouble", "text": FAILED})
 
 
 def _judge(judging: Judging, result: SlideResult, message: dict[str, Any]) -> str:

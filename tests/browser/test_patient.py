@@ -1,29 +1,20 @@
 """The way in for patients: one page, from one link, to nothing else; in a browser and without."""
 
 import re
-import shutil
 import socket
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from judged import HOSTILE, PATIENT, add_result, judge_region, sign
+from reviewed import NO_CHROMIUM
 
 from histo_nb.home import Home, open_home
 from histo_nb.running.links import make_link, revoke_links
 from histo_nb.running.serve import DashboardServer, serve_dashboards
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 INVALID, OVER = "This link is not valid", "This link shows nothing any more"
 
 pytestmark = pytest.mark.browser
@@ -158,27 +149,26 @@ def test_many_bad_links_are_slowed_and_good_ones_are_not(home: Home, base: str) 
     assert ask(make_link(home, "S-1", base_url=base).address)[0] == 200
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
-def test_in_a_browser_no_script_runs_and_nothing_else_is_asked(home: Home, base: str) -> None:
-    playwright = pytest.importorskip("playwright.sync_api")
+@NO_CHROMIUM
+def test_in_a_browser_no_script_runs_and_nothing_else_is_asked(
+    browser: Any, home: Home, base: str
+) -> None:
     address = make_link(home, "S-2", base_url=base).address
-    with playwright.sync_playwright() as p:
-        chromium = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        phone = {"width": 360, "height": 740}
-        page = chromium.new_context(viewport=phone, color_scheme="dark").new_page()
-        asked, wrong = [], []
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("websocket", lambda channel: asked.append(channel.url))
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("console", lambda message: wrong.append(message.text))
-        page.goto(address, wait_until="networkidle")
-        assert [url for url in asked if not url.startswith("data:")] == [address]
-        assert wrong == []
-        assert page.evaluate("window.planted") is None
-        assert page.evaluate("document.scripts.length") == 0
-        assert page.evaluate("document.querySelectorAll('img').length") == 1
-        assert page.evaluate("document.images[0].naturalWidth") == 1200
-        assert page.evaluate("document.documentElement.scrollWidth") <= phone["width"]
-        assert page.get_by_text("Research use only — not for diagnosis").is_visible()
-        assert page.get_by_role("heading", level=1).inner_text().startswith("Your result: <script>")
-        chromium.close()
+    phone = {"width": 360, "height": 740}
+    page = browser.new_context(viewport=phone, color_scheme="dark").new_page()
+    asked, wrong = [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("websocket", lambda channel: asked.append(channel.url))
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("console", lambda message: wrong.append(message.text))
+    page.goto(address, wait_until="networkidle")
+    assert [url for url in asked if not url.startswith("data:")] == [address]
+    assert wrong == []
+    assert page.evaluate("window.planted") is None
+    assert page.evaluate("document.scripts.length") == 0
+    assert page.evaluate("document.querySelectorAll('img').length") == 1
+    assert page.evaluate("document.images[0].naturalWidth") == 1200
+    assert page.evaluate("document.documentElement.scrollWidth") <= phone["width"]
+    assert page.get_by_text("Research use only — not for diagnosis").is_visible()
+    assert page.get_by_role("heading", level=1).inner_text().startswith("Your result: <script>")
+    page.context.close()

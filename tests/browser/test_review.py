@@ -23,7 +23,6 @@ from reviewed import (
     WIDTH,
     add_result,
     new_page,
-    open_browser,
     screen_at,
     settle,
 )
@@ -48,12 +47,6 @@ def home_of_page(tmp_path_factory: pytest.TempPathFactory) -> Home:
 def server(home_of_page: Home) -> Iterator[DashboardServer]:
     with serve_dashboards(home_of_page, port=0) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with open_browser() as chromium:
-        yield chromium
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """The served pages and their doors: what guests get, and what neither they nor strangers do."""
 
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,20 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from reviewed import NO_CHROMIUM
 from serving import Visitor, answers, kernels_of, pack, write_pages
 from websockets.exceptions import InvalidStatus
 
 from histo_nb.home import Home, open_home
 from histo_nb.running.serve import DashboardServer, serve_dashboards
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
 SECRET = "planted-secret-of-the-server"
 KERNEL = "00000000-0000-0000-0000-000000000000"
 PAGES = ("review", "broken", "silent")
 
 pytestmark = pytest.mark.browser
-with_chromium = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 
 
 @pytest.fixture(scope="module")
@@ -74,15 +71,6 @@ def serve(home: Home, tmp_path: Path) -> Iterator[Callable[..., DashboardServer]
     yield start
     for server in running:
         server.stop()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as p:
-        chromium = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture
@@ -386,7 +374,7 @@ def test_page_that_does_not_open_takes_no_place(serve: Callable[..., DashboardSe
     visitor.open_page()
 
 
-@with_chromium
+@NO_CHROMIUM
 def test_left_kernels_go_and_open_pages_stay(
     serve: Callable[..., DashboardServer], page: Any
 ) -> None:
@@ -405,7 +393,7 @@ def test_left_kernels_go_and_open_pages_stay(
     page.get_by_text("1", exact=True).wait_for()
 
 
-@with_chromium
+@NO_CHROMIUM
 def test_page_loaded_anew_or_closed_gives_its_place_back(
     serve: Callable[..., DashboardServer], browser: Any
 ) -> None:
@@ -421,7 +409,7 @@ def test_page_loaded_anew_or_closed_gives_its_place_back(
 
 
 # ------------------------------------------------------------------------------- the pages
-@with_chromium
+@NO_CHROMIUM
 def test_warm_page_shows_what_this_visitor_asked(server: DashboardServer, page: Any) -> None:
     for name in ("S-1", "<img src=x onerror=alert(1)>"):
         page.goto(f"{server.url}")
@@ -432,7 +420,7 @@ def test_warm_page_shows_what_this_visitor_asked(server: DashboardServer, page: 
     assert page.refused == []
 
 
-@with_chromium
+@NO_CHROMIUM
 @pytest.mark.parametrize("name", ["broken", "silent"])
 def test_failing_page_is_a_calm_message(server: DashboardServer, page: Any, name: str) -> None:
     page.goto(server.url)
@@ -442,7 +430,7 @@ def test_failing_page_is_a_calm_message(server: DashboardServer, page: Any, name
         assert word not in page.content()
 
 
-@with_chromium
+@NO_CHROMIUM
 def test_lost_kernel_is_said_and_a_reload_helps(
     serve: Callable[..., DashboardServer], page: Any
 ) -> None:
@@ -458,7 +446,7 @@ def test_lost_kernel_is_said_and_a_reload_helps(
     assert not page.locator("#lost").is_visible()
 
 
-@with_chromium
+@NO_CHROMIUM
 def test_busy_page_tries_again_by_itself(
     serve: Callable[..., DashboardServer], browser: Any
 ) -> None:
@@ -474,7 +462,7 @@ def test_busy_page_tries_again_by_itself(
     second.get_by_role("button", name="Press").wait_for(timeout=60_000)
 
 
-@with_chromium
+@NO_CHROMIUM
 def test_page_follows_the_readers_dark(server: DashboardServer, browser: Any) -> None:
     seen = {}
     for scheme in ("light", "dark"):
@@ -487,7 +475,7 @@ def test_page_follows_the_readers_dark(server: DashboardServer, browser: Any) ->
     assert seen["light"] > 192
 
 
-@with_chromium
+@NO_CHROMIUM
 def test_nothing_is_asked_of_anyone_else(server: DashboardServer, page: Any) -> None:
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))

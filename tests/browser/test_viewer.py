@@ -16,7 +16,6 @@ from reviewed import (
     add_result,
     cell_page,
     colour_at,
-    open_browser,
     screen_at,
     settle,
     write_slide,
@@ -54,12 +53,6 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Home:
     home = open_home(tmp_path_factory.mktemp("home"))
     add_result(home, "S-1", abnormal=ABNORMAL)
     return home
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with open_browser() as chromium:
-        yield chromium
 
 
 @pytest.fixture(scope="module")

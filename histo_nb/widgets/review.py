@@ -11,7 +11,6 @@ import pandas as pd
 from histo_nb.errors import HistoError, ReviewError
 from histo_nb.home import Home
 from histo_nb.inference.result import SlideResult, read_classes, read_result
-from histo_nb.masking.masks import mask_path, read_mask
 from histo_nb.widgets.facts import slide_facts
 from histo_nb.widgets.judging import STATUS_KINDS, Judging, find_statuses
 from histo_nb.widgets.page import fixed_html, make_page
@@ -19,7 +18,8 @@ from histo_nb.widgets.palette import class_colours
 from histo_nb.widgets.reading import ReadingPanel
 from histo_nb.widgets.region_pictures import read_regions
 from histo_nb.widgets.viewer import SlideViewer
-from histo_nb.widgets.viewer.layers import drawn_layer, heatmap_layer, tissue_layer
+from histo_nb.widgets.viewer.layers import drawn_layer
+from histo_nb.widgets.viewer.result import open_result
 from histo_nb.widgets.visitor import visitor_query
 from histo_nb.widgets.worklist import Worklist
 
@@ -293,25 +293,10 @@ def _judge(judging: Judging, result: SlideResult, message: dict[str, Any]) -> st
 
 def _open(home: Home, viewer: SlideViewer, result: SlideResult) -> None:
     try:
-        row = home.catalog.slide(result.slide_id)
-        viewer.open_slide(
-            row["slide_path"],
-            slide_mpp=row["slide_mpp"] if row["mpp_source"] == "given" else None,
-            heatmap=heatmap_layer(result),
-            tissue=_tissue(home, result.slide_id),
-            regions=result.regions,
-            colours=class_colours(result.classes, normal_class=result.normal_class),
-        )
+        open_result(viewer, home, result)
     except BAD_RESULT:  # its words may name a file, which may name a patient
         log.exception("slide %s cannot be shown", result.slide_id)
         viewer.show_message(NO_PICTURE)
-
-
-def _tissue(home: Home, slide_id: str) -> dict[str, Any]:
-    try:
-        return tissue_layer(read_mask(mask_path(home, slide_id)))
-    except HistoError:
-        return {}  # a slide can be read without it
 
 
 def _find_classes(results: pd.DataFrame) -> tuple[list[str], str]:

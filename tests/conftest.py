@@ -1,7 +1,9 @@
 """Fixtures of all tests: a fresh home, and the real data if they are there."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -30,6 +32,15 @@ def data() -> Path:
     if not folder:
         pytest.skip("HISTO_DATA is not set: no real data here")
     return Path(folder)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A browser for the tests of one file."""
+    from reviewed import open_browser  # noqa: PLC0415 - most tests need none
+
+    with open_browser() as chromium:
+        yield chromium
 
 
 @pytest.fixture

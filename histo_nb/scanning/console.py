@@ -124,8 +124,9 @@ class ScannerConsole:
             self._go.set()
             if not self._working:
                 self._working = True
-                self._thread = threading.Thread(target=self._work, daemon=True, name="scanner")
-                self._thread.start()
+                thread = threading.Thread(target=self._work, daemon=True, name="scanner")
+                thread.start()
+                self._thread = thread  # only now: one that has not begun cannot be waited for
         self._tell()
 
     def run(self) -> list[SlotState]:

@@ -51,8 +51,10 @@ def admit(authenticator, handler, person):
 
 
 def log_hub_only(handler):
-    """Log what the hub itself is asked; anything else may be a patient's link that failed."""
-    if handler.request.path.startswith("/hub/") and "/hub/error/" not in handler.request.path:
+    """Log what the hub has; anything else may be a patient's link that failed."""
+    path = handler.request.path
+    is_own = path.startswith("/hub/") and "/hub/error/" not in path
+    if is_own and handler.get_status() != 404:
         log_request(handler)
 
 

@@ -372,7 +372,7 @@ def test_state_of_the_hub_is_closed_to_other_accounts(hub: Hub) -> None:
 def test_patients_link_works_without_login_and_opens_nothing_else(hub: Hub) -> None:
     sign(hub.home, "normal", slide_id="S-2")
     link = make_link(hub.home, "S-2", base_url=hub.url).address
-    answer = requests.get(link)
+    answer = until(lambda: (found := requests.get(link)).status_code != 503 and found)
     assert answer.status_code == 200
     assert "S-2" not in answer.text
     assert not answer.cookies

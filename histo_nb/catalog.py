@@ -39,8 +39,13 @@ WAL_ATTEMPTS = 300  # a tenth of a second apart
 
 
 def now() -> str:
-    """Return the time as ISO 8601 in UTC; text that sorts in the order of time."""
-    return datetime.now(UTC).isoformat(timespec="microseconds")
+    """Return the time as `stamp` writes it."""
+    return stamp(datetime.now(UTC))
+
+
+def stamp(moment: datetime) -> str:
+    """Return a time as ISO 8601 in UTC; text that sorts in the order of time."""
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")
 
 
 def account() -> str:

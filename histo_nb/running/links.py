@@ -14,6 +14,7 @@ from typing import Any
 
 from itsdangerous import BadData, URLSafeSerializer
 
+from histo_nb.catalog import stamp
 from histo_nb.errors import LinkError, ReviewError, SpecError
 from histo_nb.home import Home
 from histo_nb.reviews import find_signature
@@ -75,8 +76,8 @@ def make_link(
     home.catalog.note(MADE, slide_id, f"good for {days:g} days")
     said = {
         "slide": slide_id,
-        "made": _text(made),
-        "until": _text(until),
+        "made": stamp(made),
+        "until": stamp(until),
         "nonce": secrets.token_urlsafe(12),  # two links are never the same
     }
     address = f"{base_url.rstrip('/')}/patient/{_seal(home).dumps(said)}"
@@ -92,7 +93,7 @@ def open_link(home: Home, token: str, *, at: datetime | None = None) -> tuple[st
         It is forged or cut, or it has expired, was withdrawn, or the slide is not signed now.
     """
     said = _read(home, token)
-    slide_id, now = str(said["slide"]), _text(at or datetime.now(UTC))
+    slide_id, now = str(said["slide"]), stamp(at or datetime.now(UTC))
     signature = find_signature(home.catalog.reviews([slide_id]))
     if now >= said["until"] or signature is None or _is_revoked(home, slide_id, said["made"]):
         raise LinkError("this link shows nothing any more; ask for a new one", is_ours=True)
@@ -122,8 +123,3 @@ def _is_revoked(home: Home, slide_id: str, made: str) -> bool:
 def _seal(home: Home) -> URLSafeSerializer:
     signer = {"key_derivation": "hmac", "digest_method": hashlib.sha256}
     return URLSafeSerializer(secret(home, KEY), salt=PURPOSE, signer_kwargs=signer)
-
-
-def _text(time: datetime) -> str:
-    """Return a time as the catalogue writes it: text that sorts in the order of time."""
-    return time.astimezone(UTC).isoformat(timespec="microseconds")

@@ -1,4 +1,4 @@
-"""What a viewer asks of a slide: an overview, and any rectangle at the screen's resolution."""
+"""Pictures of a slide for the screen: any rectangle at its resolution, and the whole, small."""
 
 import logging
 import math
@@ -15,8 +15,6 @@ from histo_nb.widgets.palette import encode_jpeg
 
 log = logging.getLogger(__name__)
 
-OVERVIEW_PX = 1600  # longest side, about; 300 kB of JPEG
-AS_STORED_PX = (900, 2400)  # a stored level of such a longest side is taken as it is
 MAX_VIEW_PX = 4_000_000  # px sent at once: a large screen, whatever a client asks for
 MAX_READ_PX = 16_000_000  # px decoded for one view: about 0.3 s
 JPEG_QUALITY = 85
@@ -76,19 +74,6 @@ def read_view(slide: Slide, plan: ViewPlan) -> bytes:
     pixels = slide.read_region(plan.x, plan.y, level=plan.level, size=plan.read_size)
     if plan.out_size != plan.read_size:
         pixels = cv2.resize(pixels, plan.out_size, interpolation=cv2.INTER_AREA)
-    return encode_jpeg(pixels, quality=JPEG_QUALITY)
-
-
-def read_overview(slide: Slide) -> bytes:
-    """Return the whole slide as JPEG, about `OVERVIEW_PX` along its longest side.
-
-    A stored level of about that size is ten times as quick as shrinking a finer one.
-    """
-    least, most = AS_STORED_PX
-    sides = [max(slide.size) / downsample for downsample in slide.level_downsamples]
-    stored = [side for side in sides if least <= side <= most]
-    side = min(stored, key=lambda side: abs(side - OVERVIEW_PX), default=OVERVIEW_PX)
-    pixels, _ = slide.thumbnail(mpp=slide.slide_mpp * max(slide.size) / side)
     return encode_jpeg(pixels, quality=JPEG_QUALITY)
 
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pandas as pd
 
-from histo_nb.catalog import Catalog
+from histo_nb.catalog import Catalog, stamp
 from histo_nb.home import Home
 from histo_nb.widgets.operations_health import read_health
 from histo_nb.widgets.visitor import is_served
-from histo_nb.widgets.words import clock, count, size, stamp
+from histo_nb.widgets.words import clock, count, size
 
 SLIDES_SHOWN = 24  # the latest that fit; the rest is counted
 ROWS = 50  # entries of a list that are sent to the page

@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from histo_nb.catalog import Catalog
+from histo_nb.catalog import Catalog, stamp
 from histo_nb.home import Home
-from histo_nb.widgets.words import clock, count, size, stamp
+from histo_nb.widgets.words import clock, count, size
 
 VERIFY_DAYS = 30  # stored bytes are looked at again at least this often
 LOW_DAYS, LOW_SHARE = 14, 0.05  # a disk that lasts less long, or has less left, needs a person

@@ -1,6 +1,6 @@
 """Times, counts and sizes as people say them."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 
 UNITS = {"TB": 1e12, "GB": 1e9, "MB": 1e6}
 
@@ -14,11 +14,6 @@ def clock(moment: str) -> str:
     local = datetime.fromisoformat(moment).astimezone()
     is_today = local.date() == datetime.now().astimezone().date()
     return local.strftime("%H:%M" if is_today else "%-d %b %H:%M")
-
-
-def stamp(moment: datetime) -> str:
-    """Return a time as the catalogue writes it; see `catalog.now`."""
-    return moment.astimezone(UTC).isoformat(timespec="microseconds")
 
 
 def count(n: int, what: str) -> str:

@@ -62,6 +62,11 @@ def open_review(page: Any, server: DashboardServer) -> Any:
     return page
 
 
+def say_who(page: Any, name: str) -> None:
+    page.get_by_label("Your name").fill(name)
+    page.get_by_label("Your name").press("Enter")
+
+
 @pytest.fixture(scope="module")
 def opened(browser: Any, server: DashboardServer) -> Any:
     return open_review(new_page(browser), server)
@@ -213,8 +218,7 @@ def test_worklist_region_judge_reload_still_there(
     page: Any, server: DashboardServer, home_of_page: Home
 ) -> None:
     open_review(page, server)
-    page.get_by_label("Your name").fill("Ada")
-    page.get_by_label("Your name").press("Enter")
+    say_who(page, "Ada")
     page.get_by_role("button", name="Take me there: region 1").click()
     page.get_by_role("button", name="Agree with region 1", exact=True).click()
     judged(page, "Region 1: agree")
@@ -247,8 +251,7 @@ def test_signing_closes_reopening_and_undo(
     open_review(page, server)
     page.locator(".hw-list li").filter(has_text="S-clean").click()
     page.locator(".hf-slide", has_text="S-clean").wait_for()
-    page.get_by_label("Your name").fill("Ben")
-    page.get_by_label("Your name").press("Enter")
+    say_who(page, "Ben")
     assert page.get_by_role("button", name="Sign as").count() == 0
     page.locator(".hv-stage").first.focus()
     page.keyboard.press("a")  # agree
@@ -278,8 +281,7 @@ def test_drawn_place_is_saved_and_shown_again(
     open_review(page, server)
     page.locator(".hw-list li").filter(has_text="S-clean").click()
     page.locator(".hf-slide", has_text="S-clean").wait_for()
-    page.get_by_label("Your name").fill("Ada")
-    page.get_by_label("Your name").press("Enter")
+    say_who(page, "Ada")
     settle(page)
     page.get_by_role("button", name="Draw a rectangle").click()
     page.mouse.move(*screen_at(page, 500, 500))
@@ -313,8 +315,7 @@ def test_quick_keys_judge_the_slide_they_were_pressed_on_or_none(
     open_review(page, server)
     page.locator(".hw-list li").filter(has_text="S-clean").click()
     page.locator(".hf-slide", has_text="S-clean").wait_for()
-    page.get_by_label("Your name").fill("Eve")
-    page.get_by_label("Your name").press("Enter")
+    say_who(page, "Eve")
     page.locator(".hv-stage").first.focus()
     page.keyboard.press("a")
     judged(page, "Read: normal")

@@ -81,7 +81,7 @@ class SlideViewer(Widget):
         tiles = SlideTiles(path, slide_mpp=slide_mpp)
         slide = tiles.slide
         facts = {"mpp": slide.slide_mpp, "power": slide.objective_power}
-        self._close()
+        self.close_slide()
         self._tiles = tiles
         self._queue = TileQueue(tiles.read, partial(self._send_tiles, self._key))
         width, height = slide.size
@@ -102,7 +102,7 @@ class SlideViewer(Widget):
 
     def show_message(self, text: str) -> None:
         """Show a text in the slide's place."""
-        self._close()
+        self.close_slide()
         with self.hold_sync():
             self.slide, self.heatmap, self.tissue, self.regions, self.drawn = {}, {}, {}, [], []
             self.message, self.selected = text, -1
@@ -126,9 +126,6 @@ class SlideViewer(Widget):
 
     def close_slide(self) -> None:
         """Give the slide's file back; nothing is read any more."""
-        self._close()
-
-    def _close(self) -> None:
         self._key += 1
         if self._queue and self._tiles:
             self._queue.close(then=self._tiles.close)

@@ -151,9 +151,8 @@ def test_two_annotators_at_once_see_their_conflict_and_nobody_is_led(pages: Any)
     assert list(said(catalog, "bob").values()) == ["normal"] * 10
     press(ada, "Home", "ArrowRight")
     ada.get_by_role("button", name="Renew").click()
-    ada.wait_for_selector(".hb-conflict")
-    assert ada.locator(".hb-conflict").count() == 6
     ada.get_by_text("6 tiles in conflict").wait_for()
+    ada.wait_for_function("document.querySelectorAll('.hb-conflict').length === 6")
     agreement = ada.locator(".hb-agreement")
     agreement.get_by_text("40% of 10 tiles alike").wait_for()
     assert "κ 0.00" in agreement.inner_text()

@@ -19,11 +19,12 @@ import pandas as pd
 import sqlalchemy as sa
 
 from histo_nb.errors import CatalogError, ReviewError
+from histo_nb.history import add_event, tell_row
+from histo_nb.migrations import bring_up_to_date, say_place
 from histo_nb.schema import (
     ARRIVALS,
     EVENTS,
     HAND_LABELS,
-    META,
     QUARANTINE,
     RESULTS,
     REVIEWS,
@@ -35,6 +36,7 @@ from histo_nb.schema import (
 )
 
 _MAKING = threading.Lock()  # threads that start together get one engine, not one each
+SAID = ("event_id", "at", "who", "what", "subject", "detail")  # of an event; the rest seals it
 WAL_ATTEMPTS = 300  # a tenth of a second apart
 
 
@@ -78,7 +80,7 @@ class Catalog:
         """
         slide_id = row["slide_id"]
         clash = f"slide {slide_id} is in the catalogue already; it is not filed twice"
-        with self._writing(clash) as connection:
+        with self.writing(clash) as connection:
             connection.execute(SLIDES.insert(), {**row, "added_at": now()})
             for file in files:
                 connection.execute(SLIDE_FILES.insert(), {**file, "slide_id": slide_id})
@@ -87,7 +89,7 @@ class Catalog:
     def find_hash(self, sha256: str) -> str | None:
         """Return the `slide_id` of the slide with these bytes, if there is one."""
         query = sa.select(SLIDES.c.slide_id).where(SLIDES.c.sha256 == sha256)
-        with self._reading() as connection:
+        with self.reading() as connection:
             return connection.execute(query).scalar()
 
     def slides(self, slide_ids: Iterable[str] = ()) -> pd.DataFrame:
@@ -98,8 +100,9 @@ class Catalog:
         CatalogError
             A named slide is not in the catalogue, or none is there at all.
         """
-        table = self._table(sa.select(SLIDES).order_by(SLIDES.c.added_at, SLIDES.c.slide_id))
         wanted = list(dict.fromkeys(slide_ids))
+        query = sa.select(SLIDES).order_by(SLIDES.c.added_at, SLIDES.c.slide_id)
+        table = self._table(query.where(self.among(SLIDES.c.slide_id, wanted)) if wanted else query)
         known = set(table.slide_id)
         missing = [name for name in wanted if name not in known]
         if missing:
@@ -121,7 +124,7 @@ class Catalog:
     def slide(self, slide_id: str) -> dict[str, Any]:
         """Return one slide's row in plain Python types; None = unknown."""
         query = sa.select(SLIDES).where(SLIDES.c.slide_id == slide_id)
-        with self._reading() as connection:
+        with self.reading() as connection:
             row = connection.execute(query).mappings().first()
         if row is None:
             raise _no_slide(slide_id)
@@ -130,7 +133,7 @@ class Catalog:
     def has_slide(self, slide_id: str) -> bool:
         """Say whether there is a slide of that name."""
         query = sa.select(SLIDES.c.slide_id).where(SLIDES.c.slide_id == slide_id)
-        with self._reading() as connection:
+        with self.reading() as connection:
             return connection.execute(query).first() is not None
 
     def correct(self, slide_id: str, **values: Any) -> None:
@@ -139,7 +142,7 @@ class Catalog:
         Tiles cut before keep what they were cut with; cut them again.
         """
         self.slide(slide_id)
-        with self._writing("") as connection:
+        with self.writing("") as connection:
             connection.execute(SLIDES.update().where(SLIDES.c.slide_id == slide_id), values)
             _note(connection, "slide corrected", slide_id, ", ".join(values))
 
@@ -149,12 +152,13 @@ class Catalog:
             SLIDE_FILES.c.verified_at.nulls_first(), SLIDE_FILES.c.name
         )
         wanted = list(slide_ids)
-        return self._table(query.where(SLIDE_FILES.c.slide_id.in_(wanted)) if wanted else query)
+        named = self.among(SLIDE_FILES.c.slide_id, wanted)
+        return self._table(query.where(named) if wanted else query)
 
     def note_verified(self, slide_id: str, name: str, *, damage: str | None) -> None:
         """Write that a slide's file was hashed again, and what is wrong with it, if anything."""
         same = (SLIDE_FILES.c.slide_id == slide_id) & (SLIDE_FILES.c.name == name)
-        with self._writing("") as connection:
+        with self.writing("") as connection:
             values = {"verified_at": now(), "damage": damage}
             connection.execute(SLIDE_FILES.update().where(same), values)
             if damage:
@@ -163,12 +167,12 @@ class Catalog:
     def find_arrival(self, fingerprint: str) -> str | None:
         """Return what became of a file seen before: its `slide_id` or `quarantine_id`."""
         query = sa.select(ARRIVALS.c.outcome).where(ARRIVALS.c.fingerprint == fingerprint)
-        with self._reading() as connection:
+        with self.reading() as connection:
             return connection.execute(query).scalar()
 
     def put_arrival(self, fingerprint: str, outcome: str) -> None:
         """Remember what became of a file, so that it is not hashed again."""
-        with self._writing("") as connection:
+        with self.writing("") as connection:
             same = ARRIVALS.c.fingerprint == fingerprint
             connection.execute(ARRIVALS.delete().where(same))
             row = {"fingerprint": fingerprint, "outcome": outcome, "at": now()}
@@ -177,7 +181,7 @@ class Catalog:
     def put_waiting(self, source: str, reasons: Mapping[str, str]) -> None:
         """Replace what waits to be taken in from one direction: the reason of each tag."""
         of_source = WAITING.c.source == source
-        with self._writing("") as connection:
+        with self.writing("") as connection:
             rows = connection.execute(sa.select(WAITING).where(of_source)).all()
             since = {row.tag: row.since for row in rows}
             connection.execute(WAITING.delete().where(of_source))
@@ -192,7 +196,7 @@ class Catalog:
     def put_refusal(self, row: Mapping[str, Any]) -> None:
         """Add one refused slide with its event; the same bytes refused again replace the row."""
         quarantine_id = row["quarantine_id"]
-        with self._writing("") as connection:
+        with self.writing("") as connection:
             same = QUARANTINE.c.quarantine_id == quarantine_id
             connection.execute(QUARANTINE.delete().where(same))
             connection.execute(QUARANTINE.insert(), {**row, "refused_at": now()})
@@ -205,7 +209,7 @@ class Catalog:
 
     def release(self, quarantine_id: str, slide_id: str) -> None:
         """Write that a refused slide was let in as `slide_id` after all."""
-        with self._writing("") as connection:
+        with self.writing("") as connection:
             same = QUARANTINE.c.quarantine_id == quarantine_id
             values = {"released_at": now(), "slide_id": slide_id}
             connection.execute(QUARANTINE.update().where(same), values)
@@ -214,7 +218,7 @@ class Catalog:
     def put_scan(self, row: Mapping[str, Any]) -> None:
         """Add or replace the state of one slot of one rack, with an event that says so."""
         same = (SCANS.c.rack_id == row["rack_id"]) & (SCANS.c.slot == row["slot"])
-        with self._writing("") as connection:
+        with self.writing("") as connection:
             connection.execute(SCANS.delete().where(same))
             connection.execute(SCANS.insert(), {**row, "updated_at": now()})
             subject = f"{row['rack_id']}/{row['slot']}"
@@ -229,18 +233,31 @@ class Catalog:
         """Add one slide's result, or replace the one of the same slide and model."""
         slide_id, model_id = row["slide_id"], row["model_id"]
         same = (RESULTS.c.slide_id == slide_id) & (RESULTS.c.model_id == model_id)
-        with self._writing(str(_no_slide(slide_id))) as connection:
+        with self.writing(str(_no_slide(slide_id))) as connection:
             connection.execute(RESULTS.delete().where(same))
             connection.execute(RESULTS.insert(), {**row, "analysed_at": now()})
-            _note(connection, "slide analysed", slide_id, model_id)
+            told = tell_row(connection, RESULTS, slide_id=slide_id, model_id=model_id)
+            _note(connection, "slide analysed", slide_id, model_id, **told)
 
     def results(self) -> pd.DataFrame:
         """Return the latest result of each slide, the most abnormal first."""
-        table = self._table(sa.select(RESULTS).order_by(RESULTS.c.analysed_at))
-        table = table.drop_duplicates("slide_id", keep="last")
+        newest = (RESULTS.c.analysed_at.desc(), RESULTS.c.model_id)
+        rank = sa.func.row_number().over(partition_by=RESULTS.c.slide_id, order_by=newest)
+        ranked = sa.select(RESULTS, rank.label("rank")).subquery()
+        columns = [ranked.c[column.name] for column in RESULTS.c]
+        table = self._table(sa.select(*columns).where(ranked.c.rank == 1))
         return table.sort_values(
             ["abnormal_fraction", "slide_id"], ascending=[False, True], ignore_index=True
         )
+
+    def result(self, slide_id: str, model_id: str) -> dict[str, Any] | None:
+        """Return the result of a slide by one model, if there is one."""
+        query = sa.select(RESULTS).where(
+            RESULTS.c.slide_id == slide_id, RESULTS.c.model_id == model_id
+        )
+        with self.reading() as connection:
+            row = connection.execute(query).mappings().first()
+        return {str(name): value for name, value in row.items()} if row else None
 
     def add_hand_label(self, tile_id: str, *, annotator: str, label: str | None) -> None:
         """Write an annotator's decision on a tile; None takes the former one back.
@@ -248,12 +265,15 @@ class Catalog:
         Nothing is overwritten: every decision stays on record with its time.
         """
         row = {"tile_id": tile_id, "annotator": annotator, "label": label, "decided_at": now()}
-        with self._writing("") as connection:
-            connection.execute(HAND_LABELS.insert(), row)
+        with self.writing("") as connection:
+            new = HAND_LABELS.insert().values(row).returning(HAND_LABELS.c.decision_id)
+            key = connection.execute(new).scalar_one()
+            told = tell_row(connection, HAND_LABELS, decision_id=key)
+            _note(connection, "tile labelled", tile_id, label, **told)
 
     def last_decision(self) -> int:
         """Return the number of the last hand label; it grows with each."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             return (
                 connection.execute(sa.select(sa.func.max(HAND_LABELS.c.decision_id))).scalar() or 0
             )
@@ -268,7 +288,7 @@ class Catalog:
             columns.tile_id, columns.annotator
         )
         if tile_ids is not None:
-            last = last.where(columns.tile_id.in_(list(tile_ids)))
+            last = last.where(self.among(columns.tile_id, tile_ids))
         query = sa.select(HAND_LABELS).where(columns.decision_id.in_(last))
         return self._table(query.where(columns.label.is_not(None)).order_by(columns.decision_id))
 
@@ -284,7 +304,7 @@ class Catalog:
             The slide is signed.
         """
         slide_id = row["slide_id"]
-        with self._writing(str(_no_slide(slide_id))) as connection:
+        with self.writing(str(_no_slide(slide_id))) as connection:
             # One at a time a slide, also where a database lets two write at once.
             slide = sa.select(SLIDES.c.slide_id).where(SLIDES.c.slide_id == slide_id)
             connection.execute(slide.with_for_update())
@@ -296,7 +316,10 @@ class Catalog:
                         "signature is taken back"
                     )
             new = REVIEWS.insert().values({**row, "reviewed_at": now()})
-            return int(connection.execute(new.returning(REVIEWS.c.review_id)).scalar_one())
+            key = int(connection.execute(new.returning(REVIEWS.c.review_id)).scalar_one())
+            told = tell_row(connection, REVIEWS, review_id=key)
+            _note(connection, "slide reviewed", slide_id, row["kind"], **told)
+            return key
 
     def reviews(
         self, slide_ids: Iterable[str] | None = None, *, kinds: Iterable[str] | None = None
@@ -307,24 +330,25 @@ class Catalog:
         these kinds only (outlines may be large).
         """
         asked = ((REVIEWS.c.slide_id, slide_ids), (REVIEWS.c.kind, kinds))
-        which = [column.in_(list(names)) for column, names in asked if names is not None]
+        which = [self.among(column, names) for column, names in asked if names is not None]
         return self._table(_last_reviews(*which))
 
     def add_run(self, row: Mapping[str, Any]) -> None:
         """Add one execution of a notebook."""
-        with self._writing(f"run {row['run_id']} is in the catalogue already") as connection:
+        with self.writing(f"run {row['run_id']} is in the catalogue already") as connection:
             connection.execute(RUNS.insert(), dict(row))
 
     def note(self, what: str, subject: str, detail: str | None = None) -> None:
         """Write one event with the time and the account that caused it."""
-        with self._writing("this event is in the catalogue already") as connection:
+        with self.writing("this event is in the catalogue already") as connection:
             _note(connection, what, subject, detail)
 
     def events(
         self, *, since: str = "", what: str | None = None, subject: str | None = None
     ) -> pd.DataFrame:
         """Return the events since a time, the latest first; of one kind, or on one subject."""
-        query = sa.select(EVENTS).where(EVENTS.c.at >= since)
+        columns = [EVENTS.c[name] for name in SAID]
+        query = sa.select(*columns).where(EVENTS.c.at >= since)
         for column, wanted in ((EVENTS.c.what, what), (EVENTS.c.subject, subject)):
             query = query if wanted is None else query.where(column == wanted)
         return self._table(query.order_by(EVENTS.c.event_id.desc()))
@@ -333,8 +357,18 @@ class Catalog:
         """Return the slide files that `verify` found damaged."""
         return self._table(sa.select(SLIDE_FILES).where(SLIDE_FILES.c.damage.is_not(None)))
 
+    def among(self, column: sa.ColumnElement[str], names: Iterable[str]) -> sa.ColumnElement[bool]:
+        """Return the condition that a column is one of these names, however many they are.
+
+        `in_` sends each name as a parameter, and databases take 32,766 (SQLite) or 65,535.
+        """
+        is_sqlite = self.engine.dialect.name == "sqlite"
+        unpack = sa.func.json_each if is_sqlite else sa.func.json_array_elements_text
+        rows = unpack(sa.literal(list(names), sa.JSON)).table_valued("value")
+        return column.in_(sa.select(rows.c.value))
+
     def _table(self, query: sa.Select[Any]) -> pd.DataFrame:
-        with self._reading() as connection:
+        with self.reading() as connection:
             result = connection.execute(query)
             names = list(result.keys())
             table = pd.DataFrame(result.all(), columns=names, dtype=object)
@@ -342,12 +376,32 @@ class Catalog:
         return table.where(table.notna(), None).assign(**numbers)  # unknown text stays None
 
     @contextmanager
-    def _reading(self) -> Iterator[sa.Connection]:
+    def reading(self) -> Iterator[sa.Connection]:
+        """Yield a connection to look at tables with; each query for itself."""
         with _named_errors(self.engine.url), self.engine.connect() as connection:
             yield connection.execution_options(isolation_level="AUTOCOMMIT")
 
     @contextmanager
-    def _writing(self, clash: str) -> Iterator[sa.Connection]:
+    def snapshot(self) -> Iterator[sa.Connection]:
+        """Yield a connection that sees one moment of the catalogue, whoever writes meanwhile."""
+        is_sqlite = self.engine.dialect.name == "sqlite"
+        begin = "BEGIN" if is_sqlite else "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+        with self.reading() as connection:
+            connection.exec_driver_sql(begin)
+            try:
+                yield connection
+            finally:
+                connection.exec_driver_sql("ROLLBACK")
+
+    @contextmanager
+    def writing(self, clash: str) -> Iterator[sa.Connection]:
+        """Yield a connection for one transaction: all of it is written, or nothing.
+
+        Parameters
+        ----------
+        clash
+            What is said if a row is there already, or the row it belongs to is not.
+        """
         with _named_errors(self.engine.url, clash), self.engine.begin() as connection:
             yield connection
 
@@ -367,9 +421,11 @@ def _no_slide(*slide_ids: str) -> CatalogError:
     )
 
 
-def _note(connection: sa.Connection, what: str, subject: str, detail: str | None) -> None:
-    row = {"at": now(), "who": account(), "what": what, "subject": subject, "detail": detail}
-    connection.execute(EVENTS.insert(), row)
+def _note(
+    connection: sa.Connection, what: str, subject: str, detail: str | None, **told: str
+) -> None:
+    event = {"at": now(), "who": account(), "what": what, "subject": subject, "detail": detail}
+    add_event(connection, event | told)
 
 
 @contextmanager
@@ -381,7 +437,7 @@ def _named_errors(url: sa.URL, clash: str = "") -> Iterator[None]:
     except (sa.exc.DatabaseError, sa.exc.TimeoutError) as error:
         reason = getattr(error, "orig", error)
         raise CatalogError(
-            f"the catalogue {url.render_as_string()} answers: {reason}; "
+            f"the catalogue {say_place(url)} answers: {reason}; "
             "check its disk, HISTO_HOME and HISTO_DATABASE_URL"
         ) from error
 
@@ -390,17 +446,20 @@ def _named_errors(url: sa.URL, clash: str = "") -> Iterator[None]:
 def _engine(url: str | sa.URL, _process: int) -> sa.Engine:
     # One a process: a connection carried over a fork would corrupt both sides.
     try:
-        engine = sa.create_engine(url)
-    except (sa.exc.ArgumentError, ImportError) as error:
+        engine = sa.create_engine(url, pool_pre_ping=True)  # the server may have been restarted
+    except (sa.exc.ArgumentError, ImportError, ValueError) as error:
+        # A ValueError says which port is no number, and that may be a part of the password.
+        reason = "its port is no number" if isinstance(error, ValueError) else error
         raise CatalogError(
-            f"HISTO_DATABASE_URL is not usable ({error}); it looks like "
-            "postgresql+psycopg://user:password@host/name, with its driver installed"
-        ) from error
+            f"HISTO_DATABASE_URL is not usable ({reason}); it looks like "
+            "postgresql+psycopg://user:password@host/name, with its driver installed and what "
+            "is no letter or digit in the password written as in %40"
+        ) from None
     if engine.dialect.name == "sqlite":
         sa.event.listen(engine, "connect", _configure_sqlite)
         sa.event.listen(engine, "begin", _begin_immediately)
     with _named_errors(engine.url):
-        META.create_all(engine)
+        bring_up_to_date(engine)
     return engine
 
 

@@ -27,6 +27,10 @@ class IncompleteError(SlideError):
     """A slide's file is not whole: still being written, cut off, or damaged."""
 
 
+class BusyError(SlideError):
+    """Another process is at work on a slide; wait for it."""
+
+
 class ScannerError(HistoError):
     """A scanner cannot go on; `fault` says what a technician must look at."""
 
@@ -81,5 +85,24 @@ class NotebookError(HistoError):
     """A notebook cannot be run as asked, or failed while it ran."""
 
 
+class RunError(NotebookError):
+    """A notebook failed while it ran; `exit_code` tells a scheduler how (running.notebook_exit)."""
+
+    def __init__(
+        self, message: str, *, exit_code: int = 1, facts: dict[str, Any] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+        self.facts = facts or {}  # which run it was, for a script
+
+
 class StorageError(HistoError):
-    """A file could not be written: no space, no permission."""
+    """A file could not be written: no space, no permission.
+
+    Where space is lacking, `exit_code` is 75 (EX_TEMPFAIL): a scheduler may try again.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        if "free some space" in message:  # the way out that `files` names, and no other
+            self.exit_code = 75

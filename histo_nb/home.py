@@ -12,6 +12,7 @@ from histo_nb.files import storage_errors
 
 _NAMES = "slides quarantine identity staging truth masks tiles datasets models results runs"
 FOLDERS = tuple(_NAMES.split())
+OWN_CATALOG = "own-catalogue.txt"  # a home with this file has its catalogue in it, always
 PRIVATE = ("quarantine", "identity", "staging")  # they hold names; for this account only
 
 
@@ -72,13 +73,21 @@ class Home:
 
     @property
     def catalog(self) -> Catalog:
-        """The catalogue: `HISTO_DATABASE_URL`, or an SQLite file in this folder."""
-        embedded = sa.URL.create("sqlite", database=str(self.root / "catalog.sqlite"))
-        return Catalog(os.environ.get("HISTO_DATABASE_URL") or embedded)
+        """The catalogue: `HISTO_DATABASE_URL`, or an SQLite file in this folder.
+
+        Always that file in a home that was opened with `own_catalog` once.
+        """
+        url = os.environ.get("HISTO_DATABASE_URL")
+        if url and not (self.root / OWN_CATALOG).exists():
+            return Catalog(url)
+        return Catalog(sa.URL.create("sqlite", database=str(self.root / "catalog.sqlite")))
 
 
-def open_home(root: Path | str | None = None) -> Home:
+def open_home(root: Path | str | None = None, *, own_catalog: bool = False) -> Home:
     """Return the home at `root`, else `HISTO_HOME`, else the platform's data folder; make it.
+
+    With `own_catalog`, its catalogue lies in it from now on, in every process and whatever
+    `HISTO_DATABASE_URL` says: what a demo writes belongs into no shared catalogue.
 
     Raises
     ------
@@ -92,4 +101,10 @@ def open_home(root: Path | str | None = None) -> Home:
         for name in FOLDERS:
             mode = 0o700 if name in PRIVATE else 0o777
             (home.root / name).mkdir(mode, exist_ok=True)
+        if own_catalog:
+            (home.root / OWN_CATALOG).write_text(
+                "The catalogue of this folder is catalog.sqlite beside this file, whatever "
+                "HISTO_DATABASE_URL says.\n",
+                encoding="utf-8",
+            )
     return home

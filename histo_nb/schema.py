@@ -1,10 +1,12 @@
 """The catalogue's tables: slides, results, runs, events; hand labels, reviews; what arrives.
 
 Nothing that names a person: `patient_id` is a pseudonym, barcodes and file names never stand here.
+A change here is a new file in `migrations/versions`, and its number is the new `HEAD`.
 """
 
 import sqlalchemy as sa
 
+HEAD = "0003"  # the last migration; a catalogue of this version has the tables below
 META = sa.MetaData()
 
 SLIDES = sa.Table(
@@ -38,6 +40,7 @@ RESULTS = sa.Table(
     sa.Column("n_failures", sa.Integer, nullable=False),
     sa.Column("result_path", sa.String, nullable=False),  # folder of the slide's result
     sa.Column("analysed_at", sa.String, nullable=False),
+    sa.Column("content_sha256", sa.String(64)),  # of that folder's files; null = from before
 )
 RUNS = sa.Table(
     "runs",
@@ -56,8 +59,12 @@ EVENTS = sa.Table(
     sa.Column("at", sa.String, nullable=False),
     sa.Column("who", sa.String, nullable=False),
     sa.Column("what", sa.String, nullable=False),
-    sa.Column("subject", sa.String, nullable=False),  # slide_id, model_id, file name in quarantine
+    # slide_id, model_id, file name in quarantine
+    sa.Column("subject", sa.String, nullable=False, index=True),
     sa.Column("detail", sa.String),
+    sa.Column("row_name", sa.String, index=True),  # "reviews/12"; null = it tells of no row
+    sa.Column("row_sha256", sa.String(64)),  # of that row as it was written
+    sa.Column("seal", sa.String(64)),  # of this event and all before; see history.py
 )
 
 
@@ -136,4 +143,20 @@ REVIEWS = sa.Table(  # one row a decision, never changed: a reviewer's last one 
     sa.Column("outline", sa.String),  # GeoJSON geometry, level-0 px
     sa.Column("reviewer", sa.String, nullable=False),
     sa.Column("reviewed_at", sa.String, nullable=False),
+)
+WORK = sa.Table(  # one row a slide and stage of a cohort; see running.cohort
+    "work",
+    META,
+    sa.Column("work_key", sa.String(64), primary_key=True),  # hash of all that decides the output
+    sa.Column("slide_id", sa.ForeignKey("slides.slide_id"), nullable=False, index=True),
+    sa.Column("stage", sa.String, nullable=False),
+    sa.Column("state", sa.String, nullable=False),  # waiting, leased, done, failed
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("worker", sa.String),  # who has the lease, or had it last
+    sa.Column("token", sa.String),  # of the lease; only its holder may commit
+    sa.Column("leased_until", sa.Float),  # seconds since 1970, by the database's clock
+    sa.Column("output_sha256", sa.String(64)),
+    sa.Column("seconds", sa.Float),
+    sa.Column("reason", sa.String),  # why it failed, without names
+    sa.Column("updated_at", sa.String, nullable=False),
 )

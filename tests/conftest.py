@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from databases import DATABASES, fresh_database
 from hypothesis import settings
 
 from histo_nb.home import Home, open_home
@@ -17,12 +18,29 @@ settings.register_profile("house", deadline=None, derandomize=True, max_examples
 settings.load_profile("house")
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run tests marked `databases` on each of them."""
+    if metafunc.definition.get_closest_marker("databases") and "database" in metafunc.fixturenames:
+        metafunc.parametrize("database", DATABASES, indirect=True)
+
+
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
-    """A fresh HISTO_HOME with an SQLite catalogue of its own."""
+def database(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A fresh database as HISTO_DATABASE_URL names it: "" = SQLite, in the home."""
+    kind = getattr(request, "param", os.environ.get("HISTO_TEST_DATABASE", "sqlite"))
+    with fresh_database(kind) as url:
+        yield url
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database: str) -> Iterator[Home]:
+    """A fresh HISTO_HOME with a catalogue of its own."""
     monkeypatch.setenv("HISTO_HOME", str(tmp_path / "home"))
-    monkeypatch.delenv("HISTO_DATABASE_URL", raising=False)
-    return open_home()
+    monkeypatch.setenv("HISTO_DATABASE_URL", database)
+    home = open_home()
+    yield home
+    if database:
+        home.catalog.engine.dispose()
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,8 @@ from histo_nb.catalog import Catalog, account
 from histo_nb.errors import CatalogError
 from histo_nb.home import Home, open_home
 
+pytestmark = pytest.mark.databases
+
 
 def slide(i=0, **changes):
     return {

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from histo_nb.inference.provenance import code_facts, environment_facts, model_facts
 from histo_nb.inference.reference import Reference
 from histo_nb.inference.regions import find_regions
 from histo_nb.inference.result import SlideResult
@@ -29,8 +30,8 @@ class Judge:
     prepared: str | None  # which preparation its files are of
 
     def answer(
-        self, tiles: pd.DataFrame, said: np.ndarray, *, n_failures: int, scanner: str | None,
-        seconds: float,
+        self, tiles: pd.DataFrame, said: np.ndarray, *, made_from: dict[str, Any],
+        n_failures: int, scanner: str | None, seconds: float,
     ) -> SlideResult:  # fmt: skip
         """Return the answer for one slide.
 
@@ -40,6 +41,8 @@ class Judge:
             All rows of the slide.
         said
             Records of `Journal`, of the rows that could be read.
+        made_from
+            The slide and the parameters it was cut with, for the provenance.
         """
         card = self.card
         said = np.sort(said, order="number")
@@ -77,6 +80,13 @@ class Judge:
             seconds=seconds,
             predictions=predictions,
             regions=find_regions(predictions, normal_class=card.normal_class, slide_mpp=slide_mpp),
+            provenance={
+                **made_from,
+                "model": model_facts(card, prepared=self.prepared),
+                "runtime": self.runtime,
+                "code": code_facts(),
+                "packages": environment_facts(),
+            },
         )
 
 

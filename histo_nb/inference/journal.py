@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from histo_nb.errors import SlideError
+from histo_nb.errors import BusyError
 from histo_nb.files import hash_content, storage_errors
 
 AT_ONCE = 64  # tiles in a write; so many are done again after a kill, at the most
@@ -34,7 +34,7 @@ class Journal:
 
     Raises
     ------
-    SlideError
+    BusyError
         Another process analyses the slide.
     """
 
@@ -106,7 +106,7 @@ class Journal:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             file.close()
-            raise SlideError(
+            raise BusyError(
                 f"{self.path.parent.name} is being analysed by another process; wait for it"
             ) from error
         return file

@@ -6,8 +6,8 @@ slide's journal, so that a killed analysis goes on where it was.
 """
 
 import time
-from collections.abc import Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,10 +18,11 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from histo_nb.balancing.pixels import read_tile
-from histo_nb.errors import SlideError, SpecError
+from histo_nb.errors import BusyError, SlideError, SpecError
 from histo_nb.failures import FAILURE_COLUMNS
 from histo_nb.home import Home
 from histo_nb.inference.answer import Judge
+from histo_nb.inference.cutting import Cut, Cutter, check_unchanged, failure, places, prefetch
 from histo_nb.inference.journal import AT_ONCE, Journal
 from histo_nb.inference.reference import read_reference
 from histo_nb.inference.result import result_folder, write_result
@@ -34,19 +35,14 @@ from histo_nb.inference.runtime import (
     probabilities,
 )
 from histo_nb.inference.stain import tile_colour
-from histo_nb.inference.trust import scanner_of
-from histo_nb.masking.masks import mask_path, mask_slides
 from histo_nb.masking.quality import tile_sharpness
 from histo_nb.masking.tissue import MaskSpec
-from histo_nb.model.card import Card, check_tiles, slide_tiling
+from histo_nb.model.card import check_tiles
 from histo_nb.model.prepared import REFERENCE, find_file, read_prepared
 from histo_nb.model.registry import production_model
 from histo_nb.model.seal import check_bundle, read_gate
-from histo_nb.slide import Slide
-from histo_nb.tiling.grid import TileSpec, tile_slides
 from histo_nb.tiling.reader import read_tiles
 
-PLACE = ("x", "y", "size_l0", "level", "read_size", "tile_size", "read_path")
 MAX_UNREADABLE = 0.1  # share of a slide's tiles; above it there is no answer for the slide
 
 
@@ -94,104 +90,64 @@ def analyse_slides(
     card = check_bundle(folder, weights=False)
     if tiles is not None:
         check_tiles(tiles, card)
-    cut = _Cutter(home, card, tiles=tiles, mask=mask, min_tissue=spec.min_tissue)
+    cut = Cutter(home, card, tiles=tiles, mask=mask, min_tissue=spec.min_tissue)
     slides = home.catalog.slides(slide_ids).slide_id.tolist()
     with ThreadPoolExecutor(2) as pool:  # one opens the network, one cuts the next slide
-        opening = pool.submit(_open, folder, spec)
+        opening = pool.submit(Analyser, home, folder, spec=spec)
         cutting = pool.submit(cut, slides[0]) if slides else None
-        analysis = _Analysis(home, *opening.result(), n_threads=spec.n_threads)
-        analysis.run(_prefetch(slides, cut, cutting, pool))
-    return analysis.folders, pd.DataFrame(analysis.failures, columns=FAILURE_COLUMNS)
+        return opening.result().run(prefetch(slides, cut, cutting, pool))
 
 
-def _open(folder: Path, spec: AnalysisSpec) -> tuple[Runtime, Judge]:
-    runtime = open_runtime(
-        folder,
-        runtime=spec.runtime,
-        precision=spec.precision,
-        n_threads=spec.n_threads or None,
-    )
-    prepared = read_prepared(folder)
-    judge = Judge(
-        card=runtime.card,
-        gate=read_gate(folder),
-        reference=read_reference(find_file(folder, REFERENCE, prepared)) if prepared else None,
-        runtime=runtime.name,
-        prepared=prepared["sha256"] if prepared else None,
-    )
-    return runtime, judge
+class Analyser:
+    """A model, opened once to analyse slide after slide.
 
+    Parameters
+    ----------
+    folder
+        The model's bundle.
 
-def _prefetch(
-    slides: list[str], cut: "_Cutter", first: "Future[_Cut] | None", pool: ThreadPoolExecutor
-) -> Iterator["_Cut"]:
-    """Yield the slides cut into tiles; the next one is cut while one is read."""
-    waiting = first
-    for following in [*slides[1:], None]:
-        if waiting is None:
-            return
-        now = waiting.result()
-        waiting = pool.submit(cut, following) if following is not None else None
-        yield now
+    Raises
+    ------
+    BundleError
+        Its files are damaged, or the asked runtime did not pass.
+    """
 
+    def __init__(self, home: Home, folder: Path, *, spec: AnalysisSpec) -> None:
+        self._home, self._spec = home, spec
+        self._runtime = open_runtime(
+            folder,
+            runtime=spec.runtime,
+            precision=spec.precision,
+            n_threads=spec.n_threads or None,
+        )
+        prepared = read_prepared(folder)
+        reference = find_file(folder, REFERENCE, prepared) if prepared else None
+        self._judge = Judge(
+            card=self._runtime.card,
+            gate=read_gate(folder),
+            reference=read_reference(reference) if reference else None,
+            runtime=self._runtime.name,
+            prepared=prepared["sha256"] if prepared else None,
+        )
 
-@dataclass(frozen=True)
-class _Cut:
-    """A slide as it goes into the analysis; without tiles, why."""
-
-    slide_id: str
-    tiles: pd.DataFrame
-    failures: list[dict[Any, Any]]
-    scanner: str | None = None
-    stamp: tuple[int, int] = (0, 0)  # bytes of the file, and when it was written
-
-
-class _Cutter:
-    """Masks a slide unless it has a mask, and cuts it as the card says."""
-
-    def __init__(
-        self, home: Home, card: Card, *, tiles: pd.DataFrame | None, mask: MaskSpec | None,
-        min_tissue: float,
-    ) -> None:  # fmt: skip
-        self._home, self._tiles, self._mask = home, tiles, mask
-        self._spec = TileSpec(min_tissue=min_tissue, **slide_tiling(card))
-
-    def __call__(self, slide_id: str) -> _Cut:
-        tiles, failures = self._cut(slide_id)
-        if tiles.empty:
-            return _Cut(slide_id, tiles, failures)
-        row = tiles.iloc[0]
-        try:
-            with Slide(row.slide_path, slide_mpp=row.slide_mpp) as slide:
-                scanner, stamp = scanner_of(slide), _stamp(slide.path)
-        except (SlideError, OSError) as error:
-            return _Cut(slide_id, tiles.head(0), [_failure(slide_id, "reading", error)])
-        return _Cut(slide_id, tiles.reset_index(drop=True), failures, scanner, stamp)
-
-    def _cut(self, slide_id: str) -> tuple[pd.DataFrame, list[dict[Any, Any]]]:
-        if self._tiles is not None:
-            own = self._tiles[self._tiles.slide_id == slide_id]
-            said = SlideError(f"{slide_id} has no tile in the table that was given")
-            return own, [] if len(own) else [_failure(slide_id, "tiling", said)]
-        if not mask_path(self._home, slide_id).is_file():
-            _, failed = mask_slides(self._home, [slide_id], spec=self._mask, measure=False)
-            if len(failed):
-                return pd.DataFrame(), failed.to_dict("records")
-        tiles, failed = tile_slides(self._home, [slide_id], spec=self._spec)
-        return tiles, failed.to_dict("records")
+    def run(self, cuts: Iterable[Cut]) -> tuple[list[Path], pd.DataFrame]:
+        """Analyse slides cut into tiles; return the result folders, and the failures."""
+        analysis = _Analysis(self._home, self._runtime, self._judge, n_threads=self._spec.n_threads)
+        analysis.run(iter(cuts))
+        return analysis.folders, pd.DataFrame(analysis.failures, columns=FAILURE_COLUMNS)
 
 
 @dataclass
 class _Job:
     """A slide under way."""
 
-    cut: _Cut
+    cut: Cut
     journal: Journal
     bar: Any
     started: float = field(default_factory=time.perf_counter)
     seen: dict[int, tuple[np.ndarray, float]] = field(default_factory=dict)  # colour, sharpness
     waiting: list[tuple[int, Answers]] = field(default_factory=list)  # for the journal
-    failures: list[dict[str, Any]] = field(default_factory=list)
+    unread: dict[int, SlideError] = field(default_factory=dict)  # by row number
     n_read: int = 0
     n_said: int = 0
     is_read: bool = False
@@ -216,7 +172,7 @@ class _Analysis:
         self._threads = {"n_threads": n_threads} if n_threads else {}
         self._jobs: list[_Job] = []
 
-    def run(self, cuts: Iterator[_Cut]) -> None:
+    def run(self, cuts: Iterator[Cut]) -> None:
         """Analyse slides; an interrupted analysis leaves its journals."""
         try:
             # Closed by name: left to the garbage collector, threads could wait for each other.
@@ -235,7 +191,7 @@ class _Analysis:
                     closing_all.callback(job.close)
                     closing_all.callback(self._note, job)
 
-    def _read(self, cuts: Iterator[_Cut]) -> Generator[tuple[tuple[_Job, int], np.ndarray]]:
+    def _read(self, cuts: Iterator[Cut]) -> Generator[tuple[tuple[_Job, int], np.ndarray]]:
         for cut in cuts:
             self.failures += cut.failures
             if cut.tiles.empty:
@@ -243,7 +199,8 @@ class _Analysis:
             try:
                 job = self._begin(cut)
             except SlideError as error:
-                self.failures.append(_failure(cut.slide_id, "analysis", error))
+                step = "waiting" if isinstance(error, BusyError) else "analysis"
+                self.failures.append(failure(cut.slide_id, step, error))
                 continue
             try:
                 with closing(self._read_slide(job)) as images:
@@ -251,21 +208,21 @@ class _Analysis:
                         job.n_read += 1
                         yield (job, number), image
             except SlideError as error:
-                self.failures.append(_failure(cut.slide_id, "analysis", error))
+                self.failures.append(failure(cut.slide_id, "analysis", error))
                 job.failed = True
             job.is_read = True
 
-    def _begin(self, cut: _Cut) -> _Job:
+    def _begin(self, cut: Cut) -> _Job:
         card = self._judge.card
         path = result_folder(self._home, cut.slide_id, card.model_id).with_suffix(".journal")
         decides = [
             card.model_id,
             self._runtime.name,
             self._judge.prepared,
-            cut.tiles[[*PLACE]].astype(str).to_numpy().tolist(),
+            places(cut.tiles),
             cut.stamp,
         ]  # fmt: skip
-        _check_unchanged(cut)
+        check_unchanged(cut)
         journal = Journal(path, decides, n_tiles=len(cut.tiles), n_classes=len(card.classes))
         bar = tqdm(
             total=len(cut.tiles),
@@ -295,7 +252,7 @@ class _Analysis:
             for place, read in tiles:
                 number = int(todo[place])
                 if isinstance(read, SlideError):
-                    job.failures.append(_failure(job.cut.slide_id, "reading", read))
+                    job.unread[number] = read
                     _check_readable(job)
                     job.bar.update()
                 else:
@@ -334,39 +291,21 @@ class _Analysis:
         result = self._judge.answer(
             job.cut.tiles,
             job.journal.records,
-            n_failures=len(job.failures),
+            made_from=job.cut.made_from,
+            n_failures=len(job.unread),
             scanner=job.cut.scanner,
             seconds=time.perf_counter() - job.started,
         )
-        failed = pd.DataFrame(job.failures, columns=FAILURE_COLUMNS)
+        unread = [failure(result.slide_id, "reading", e) for _, e in sorted(job.unread.items())]
+        failed = pd.DataFrame(unread, columns=FAILURE_COLUMNS)
         self.folders.append(write_result(result, self._home, failures=failed))
         job.journal.remove()
 
 
-def _stamp(path: Path) -> tuple[int, int]:
-    said = path.stat()
-    return said.st_size, said.st_mtime_ns
-
-
-def _check_unchanged(cut: _Cut) -> None:
-    """Raise `SlideError` if the slide is not the file any more that was cut."""
-    path = Path(cut.tiles.slide_path.iloc[0])
-    try:
-        same = _stamp(path) == cut.stamp
-    except OSError:
-        same = False
-    if not same:
-        raise SlideError(f"{path.name} was deleted or replaced after it was cut; start again")
-
-
-def _failure(slide_id: str, step: str, error: Exception) -> dict[str, Any]:
-    return {"slide_id": slide_id, "step": step, "error": str(error)}
-
-
 def _check_readable(job: _Job) -> None:
-    n, tiles = len(job.failures), job.cut.tiles
+    n, tiles = len(job.unread), job.cut.tiles
     if n > MAX_UNREADABLE * len(tiles):
         raise SlideError(
             f"{n} of {len(tiles)} tiles of {job.cut.slide_id} cannot be read, first: "
-            f"{job.failures[0]['error']}"
+            f"{job.unread[min(job.unread)]}"
         )

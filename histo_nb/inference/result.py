@@ -9,9 +9,12 @@ import pandas as pd
 
 from histo_nb.annotations import Annotation, read_geojson, write_geojson
 from histo_nb.errors import CatalogError, TableError
-from histo_nb.files import write_json, writing_folder
+from histo_nb.files import hash_content, hash_file, write_json, writing_folder
 from histo_nb.home import Home
 from histo_nb.tables import PREDICTIONS, read_table, write_table
+
+PROVENANCE = "provenance.json"  # what the answer was made from
+TIMING = "timing.json"  # differs from run to run, and is no part of the answer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +44,7 @@ class SlideResult:
     score: float | None = None  # that the rule's threshold is compared with
     doubts: list[str] | None = None  # reasons not to trust the answer; None = never asked
     runtime: str = "torch fp32"
+    provenance: dict[str, Any] | None = None  # see `inference.provenance`; None = made before it
 
     @property
     def n_tiles(self) -> int:
@@ -54,15 +58,22 @@ def result_folder(home: Home, slide_id: str, model_id: str) -> Path:
 
 
 def write_result(result: SlideResult, home: Home, *, failures: pd.DataFrame) -> Path:
-    """Write a result's folder, replacing an earlier one, file it in the catalogue; return it."""
+    """Write a result's folder, replacing an earlier one, file it in the catalogue; return it.
+
+    The same slide, model, code and parameters give the same bytes, but for the file `TIMING`.
+    """
     folder = result_folder(home, result.slide_id, result.model_id)
     facts = asdict(result)
     del facts["predictions"], facts["regions"]
+    timing, provenance = {"seconds": facts.pop("seconds")}, facts.pop("provenance")
     with writing_folder(folder, replace=True) as temporary:
         write_table(result.predictions, temporary / "predictions.parquet", PREDICTIONS)
         write_geojson(result.regions, temporary / "regions.geojson")
         failures.to_csv(temporary / "failures.csv", index=False)
         write_json(temporary / "result.json", facts)
+        write_json(temporary / PROVENANCE, provenance)
+        content_sha256 = hash_result(temporary)
+        write_json(temporary / TIMING, timing)
     home.catalog.put_result(
         {
             "slide_id": result.slide_id,
@@ -74,9 +85,16 @@ def write_result(result: SlideResult, home: Home, *, failures: pd.DataFrame) -> 
             "n_regions": len(result.regions),
             "n_failures": result.n_failures,
             "result_path": str(folder),
+            "content_sha256": content_sha256,
         }
     )
     return folder
+
+
+def hash_result(folder: Path) -> str:
+    """Return the SHA-256 of a result: of the names and bytes of its files, but for the timing."""
+    paths = [path for path in folder.iterdir() if path.name != TIMING]
+    return hash_content({path.name: hash_file(path) for path in paths})
 
 
 def read_result(folder: Path | str) -> SlideResult:
@@ -100,16 +118,36 @@ def read_result(folder: Path | str) -> SlideResult:
 
 def _read_facts(folder: Path) -> dict[str, Any]:
     try:
-        facts = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        facts = _read_json(folder / "result.json")
+        if (folder / PROVENANCE).is_file():  # results of earlier versions have none
+            facts |= {"provenance": _read_json(folder / PROVENANCE), **_read_json(folder / TIMING)}
         return {**facts, "classes": list(facts["classes"])}
     except (OSError, ValueError, TypeError, LookupError) as error:
         raise _not_whole(folder, error) from error
+
+
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _not_whole(folder: Path, error: Exception) -> CatalogError:
     return CatalogError(
         f"{folder} holds no whole result ({error}); analyse the slide again with `histo-nb analyse`"
     )
+
+
+def read_provenance(folder: Path) -> dict[str, Any]:
+    """Return what a result says it was made from.
+
+    Raises
+    ------
+    CatalogError
+        There is no result, or it was made by a version that did not say.
+    """
+    try:
+        return dict(_read_json(folder / PROVENANCE))
+    except (OSError, ValueError, TypeError) as error:
+        raise _not_whole(folder, error) from error
 
 
 def read_classes(folder: Path | str) -> tuple[list[str], str]:

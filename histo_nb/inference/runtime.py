@@ -14,9 +14,9 @@ import numpy as np
 
 from histo_nb.balancing.pixels import resize_tile
 from histo_nb.errors import BundleError, SpecError
-from histo_nb.model.card import Card
+from histo_nb.model.card import Card, read_card
 from histo_nb.model.prepared import PREPARE, find_cpu, read_prepared
-from histo_nb.model.seal import check_bundle
+from histo_nb.model.seal import CARD, check_bundle
 
 RUNTIMES = ("auto", "torch", "openvino")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
@@ -102,7 +102,7 @@ def open_runtime(
     """
     check_asked(runtime, precision)
     card = check_bundle(folder)
-    runtime, precision = _choose(folder, card, runtime, precision)
+    runtime, precision = choose_runtime(folder, runtime=runtime, precision=precision)
     if runtime == "torch":
         from histo_nb.inference.torch_runtime import open_torch  # noqa: PLC0415 - takes seconds
 
@@ -136,8 +136,15 @@ def in_batches(
         yield keys, np.stack(padded)
 
 
-def _choose(folder: Path, card: Card, runtime: str, precision: str) -> tuple[str, str]:
-    prepared = read_prepared(folder)
+def choose_runtime(folder: Path, *, runtime: str, precision: str) -> tuple[str, str]:
+    """Return the runtime and the precision that `open_runtime` takes on this machine.
+
+    Raises
+    ------
+    BundleError
+        As `open_runtime`.
+    """
+    card, prepared = read_card(folder / CARD), read_prepared(folder)
     passed = _passed(prepared) if prepared else {}
     if runtime == "auto" and GPU.exists() and precision != "int8":
         runtime = "torch"

@@ -15,9 +15,12 @@ import pandas as pd
 
 from histo_nb import __version__
 from histo_nb.home import Home
+from histo_nb.running.audit import add_audit
 from histo_nb.running.desk import add_desk, slide_list
 from histo_nb.running.learning import add_learning
+from histo_nb.running.many import add_many
 from histo_nb.running.models import add_models
+from histo_nb.running.operating import add_operating, serve_pages
 from histo_nb.running.reading import add_reading
 from histo_nb.running.report import CommandLine, command
 
@@ -326,20 +329,48 @@ def export_labels(home: Home, slide_id: str, path: Path) -> dict[str, Any]:
 @click.argument("notebook")
 @click.option("-p", "parameters", nargs=2, multiple=True, metavar="NAME VALUE",
               help="A parameter that the notebook declares.")  # fmt: skip
-@click.option("--timeout", "timeout_s", type=int, default=None, help="Seconds for one cell.")
+@click.option("--timeout", "timeout_s", type=float, help="Seconds for one cell.")
+@click.option("--total-timeout", "total_timeout_s", type=float, help="Seconds for all cells.")
+@click.option("--dry-run", is_flag=True, help="Check all, say what would run, start nothing.")
 def run(
     home: Home,
     notebook: str,
     parameters: tuple[tuple[str, str], ...],
-    timeout_s: int | None,
+    dry_run: bool,
+    **limits: float | None,
 ) -> dict[str, Any]:
-    """Run a notebook by papermill, strictly: unknown parameters are refused."""
-    from histo_nb.running.notebook import find_notebook, run_notebook
+    """Run a notebook by papermill, strictly: unknown parameters are refused.
 
-    done = run_notebook(
-        find_notebook(notebook), home, parameters=dict(parameters), timeout_s=timeout_s
-    )
-    return {"run_id": done.run_id, "notebook": done.notebook, "seconds": round(done.seconds, 1)}
+    Writes runs/<time>_<name>/ in --home: the executed copy, a page without code, run.json.
+
+    \b
+    Exit codes, for schedulers:
+      0    done, or checked by --dry-run
+      1    a cell raised an error, or the run was refused before it started
+      2    called wrongly
+      75   the disk is full: free space and run again
+      124  a cell, or all of them, took too long
+      137  out of memory, or the kernel was killed
+      139  the kernel crashed; 128 + n: it died of signal n
+      130  Ctrl-C, 143  SIGTERM: the kernel is stopped, nothing is left
+    """
+    from histo_nb.running.notebook import find_notebook, plan_run, run_notebook
+    from histo_nb.running.notebook_exit import stopping_on_sigterm
+
+    given = dict(parameters)
+    if len(given) < len(parameters):
+        raise click.UsageError("a parameter is given twice; give each -p NAME once")
+    path = find_notebook(notebook)
+    if dry_run:
+        return {"would_run": path, **plan_run(path, home, parameters=given).facts}
+    with stopping_on_sigterm():
+        done = run_notebook(path, home, parameters=given, **limits)
+    return {
+        "run_id": done.run_id,
+        "notebook": done.notebook,
+        "page": done.page,
+        "seconds": round(done.seconds, 1),
+    }
 
 
 @command(main)
@@ -355,42 +386,7 @@ def dashboard(home: Home, port: int, browser: bool) -> dict[str, Any]:
     shown = home_with_results(home)
     if shown != home:
         click.echo(f"{home.root} has no results yet; this is the demo in {shown.root}", err=True)
-    return _serve(shown, port=port, open_browser=browser)
-
-
-@command(main)
-@click.option("--pages", default="review,board,operations", show_default=True,
-              help="Dashboards that are served, the first one first.")  # fmt: skip
-@click.option("--port", default=8866, show_default=True, help="On 127.0.0.1; 0 = a free one.")
-@click.option("--socket", type=click.Path(path_type=Path), default=None,
-              help="Listen on this file instead, in a folder of mode 700.")  # fmt: skip
-@click.option("--base-url", default="/", show_default=True, help="Behind a proxy: /user/ada/.")
-@click.option("--no-token", is_flag=True,
-              help="A proxy in front asks who it is; with --socket only.")  # fmt: skip
-@click.option("--user", default=None, help="Who that is; pages sign as nobody else.")
-@click.option("--hub", is_flag=True, help="Where, and for whom, JupyterHub says.")
-@click.option("--max-visitors", default=10, show_default=True, help="At once; about 150 MB each.")
-@click.option("--warm", "n_warm", default=1, show_default=True,
-              help="Kernels that wait for the next visitors.")  # fmt: skip
-def serve(home: Home, pages: str, no_token: bool, hub: bool, **spec: Any) -> dict[str, Any]:
-    """Serve dashboards on this machine until Ctrl-C or SIGTERM, without opening a browser.
-
-    The address is printed once; whoever has it may read and sign.
-    """
-    spec |= {"token": "" if no_token else None}
-    if hub:
-        from histo_nb.running.serve import hub_place
-
-        spec |= hub_place()
-    return _serve(home, pages=_names(pages), **spec)
-
-
-def _serve(home: Home, **spec: Any) -> dict[str, Any]:
-    from histo_nb.running.serve import serve_dashboards
-
-    with serve_dashboards(home, **spec) as server:
-        status = server.wait()
-    return {"served": str(home.root), "status": status}
+    return serve_pages(shown, port=port, open_browser=browser)
 
 
 @command(main)
@@ -405,9 +401,12 @@ def _names(listed: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in listed.split(",") if name.strip())
 
 
+add_audit(main)
 add_desk(main)
 add_learning(main)
+add_many(main)
 add_models(main)
+add_operating(main)
 add_reading(main)
 
 if __name__ == "__main__":

@@ -109,8 +109,8 @@ def run_demo(home: Home, *, spec: DemoSpec | None = None) -> dict[str, Any]:
 
 
 def fresh_home(home: Home) -> Home:
-    """Return a new home for one demo, in the folder `demo` of `home`."""
-    return open_home(home.root / DEMOS / time.strftime("%Y%m%d-%H%M%S"))
+    """Return a new home for one demo, in the folder `demo` of `home`, with its own catalogue."""
+    return open_home(home.root / DEMOS / time.strftime("%Y%m%d-%H%M%S"), own_catalog=True)
 
 
 def home_with_results(home: Home) -> Home:

@@ -159,7 +159,7 @@ def watch(home: Home, folder: Path, quiet_s: float, poll_s: float, **spec: Any) 
     slide = IntakeSpec(source="hot folder", **spec)
     hot = HotFolderSpec(quiet_s=quiet_s, poll_s=poll_s, slide=slide)
     click.echo(f"watching {folder}; Ctrl-C ends it", err=True)
-    with _until_stopped() as stop:
+    with until_stopped() as stop:
         watch_folder(folder, home, spec=hot, stop=stop, on_arrival=tell)
     return counts
 
@@ -179,7 +179,7 @@ def dicom_receive(
         raise click.UsageError("name the senders with --allow TITLE, or say --allow-any")
     from histo_nb.scanning.dicom.receiver import DicomReceiver
 
-    with DicomReceiver(home, allowed=allowed, **settings) as receiver, _until_stopped() as stop:
+    with DicomReceiver(home, allowed=allowed, **settings) as receiver, until_stopped() as stop:
         click.echo(f"listening on {settings['host']}:{receiver.port}; Ctrl-C ends it", err=True)
         stop.wait()
     return {"port": receiver.port}
@@ -215,7 +215,7 @@ def add_desk(main: click.Group) -> None:
 
 
 @contextmanager
-def _until_stopped() -> Iterator[threading.Event]:
+def until_stopped() -> Iterator[threading.Event]:
     """Yield an event that Ctrl-C or a service's stop signal sets."""
     stop = threading.Event()
     asked = (signal.SIGINT, signal.SIGTERM)

@@ -1,8 +1,10 @@
-"""Strict papermill: only declared parameters of the right type reach a notebook."""
+"""Strict papermill: only declared parameters of the right type reach a notebook.
 
-import json
-import os
-import shutil
+A run is checked before anything starts (`plan_run`), works in a staging folder, and appears in
+`runs` whole or not at all.
+"""
+
+import hashlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,15 +14,25 @@ from typing import Any
 
 import nbformat
 import papermill
-from nbclient.exceptions import CellTimeoutError, DeadKernelError
+from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
-from histo_nb.errors import NotebookError
-from histo_nb.files import storage_errors, write_json
+from histo_nb.errors import BundleError, NotebookError, RunError
+from histo_nb.files import staging, sync, write_json
 from histo_nb.home import Home
-from histo_nb.model.card import installed_versions
+from histo_nb.running.notebook_exit import cell_fault
+from histo_nb.running.notebook_facts import (
+    find_inputs,
+    find_model_facts,
+    find_seeds,
+    find_software,
+)
+from histo_nb.running.notebook_kernel import ENGINE, KernelSpec
+from histo_nb.running.notebook_page import make_page
+from histo_nb.running.notebook_parameters import Parameter, check_values, read_parameters
 
-TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+ANALYSES = ("analyse_slides(", "production_model(")  # a notebook that needs a model
+PROMOTES = ("pass_gate(", "promote(")  # … unless it puts one into production itself
 
 
 @dataclass(frozen=True)
@@ -31,6 +43,41 @@ class Run:
     folder: Path
     notebook: Path  # the executed copy
     seconds: float
+
+    @property
+    def page(self) -> Path:
+        """The run as a page to read, without code."""
+        return self.notebook.with_suffix(".html")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunPlan:
+    """A run that has been checked and not started."""
+
+    notebook: Path
+    content: NotebookNode
+    sha256: str  # of the notebook's file
+    declared: dict[str, Parameter]
+    given: dict[str, Any]
+    inputs: dict[str, Any]
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """All parameters, as given, else by default."""
+        return _values(self.declared, self.given)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What is known of the run before it starts."""
+        kinds = {name: parameter.kind for name, parameter in self.declared.items()}
+        return {
+            "notebook": self.notebook.name,
+            "notebook_sha256": self.sha256,
+            "parameters": self.given,
+            "declared": {n: {"type": kinds[n], "value": v} for n, v in self.values.items()},
+            "seeds": find_seeds(self.values),
+            "inputs": self.inputs,
+        }
 
 
 def notebooks_folder() -> Path:
@@ -65,48 +112,79 @@ def check_parameters(notebook: Path, parameters: Mapping[str, Any]) -> dict[str,
     NotebookError
         A name is not declared in the notebook's parameters cell, or a value has another type.
     """
+    content, _ = _read_notebook(notebook)
+    declared = read_parameters(content, notebook.name) if parameters else {}
+    return check_values(declared, parameters, notebook=notebook.name)
+
+
+def plan_run(notebook: Path, home: Home, *, parameters: Mapping[str, Any] | None = None) -> RunPlan:
+    """Check all that a run needs, and start nothing.
+
+    Raises
+    ------
+    NotebookError
+        It does not open, or a parameter is refused.
+    CatalogError
+        A slide that a parameter names is not in the catalogue.
+    BundleError
+        It analyses, and no model is in production.
+    """
+    content, sha256 = _read_notebook(notebook)
+    given = dict(parameters or {})
     try:
-        declared = papermill.inspect_notebook(str(notebook))
-    except Exception as error:  # nbformat, jsonschema and papermill raise what they like
+        declared = read_parameters(content, notebook.name)
+    except NotebookError:
+        if given:
+            raise
+        declared = {}  # nothing is given, so nothing can go wrong
+    checked = check_values(declared, given, notebook=notebook.name)
+    values = _values(declared, checked)
+    inputs = find_inputs(values, home, cwd=notebook.absolute().parent)
+    return RunPlan(
+        notebook=notebook,
+        content=content,
+        sha256=sha256,
+        declared=declared,
+        given=checked,
+        inputs=inputs | {"model": _find_model(content, home)},
+    )
+
+
+def _read_notebook(notebook: Path) -> tuple[NotebookNode, str]:
+    try:
+        raw = notebook.read_bytes()
+        content = nbformat.reads(raw.decode(), as_version=4)
+        nbformat.validate(content)
+    except Exception as error:  # nbformat and jsonschema raise what they like
         raise NotebookError(f"{notebook} does not open as a notebook ({error})") from error
-    checked = {}
-    for name, value in parameters.items():
-        if name not in declared:
-            raise NotebookError(
-                f"{notebook.name} has no parameter {name!r}; it has {', '.join(declared) or 'none'}"
-            )
-        kind = declared[name]["inferred_type_name"]
-        try:
-            checked[name] = _convert(value, kind)
-        except (ValueError, TypeError, OverflowError, RecursionError) as error:
-            raise NotebookError(
-                f"parameter {name}={value!r} of {notebook.name} must be {kind}"
-            ) from error
-    return checked
+    # An executed copy that is run again must not keep the values of its last run.
+    content.cells = [c for c in content.cells if "injected-parameters" not in _tags(c)]
+    return content, hashlib.sha256(raw).hexdigest()
 
 
-def _convert(value: Any, kind: str) -> Any:
-    if kind.startswith("Optional["):
-        return None if value in (None, "None", "") else _convert(value, kind[9:-1])
-    if kind.startswith(("List[", "list[")):
-        items = json.loads(value) if isinstance(value, str) else value
-        if not isinstance(items, list):
-            raise ValueError(value)
-        return [_convert(item, kind[5:-1]) for item in items]
-    if kind == "bool":
-        if str(value).lower() not in TRUTH:
-            raise ValueError(value)
-        return TRUTH[str(value).lower()]
-    if kind == "str":
-        if not isinstance(value, str):
-            raise ValueError(value)
-        return value
-    if isinstance(value, bool) or kind not in ("int", "float"):
-        raise ValueError(value)
-    number = {"int": int, "float": float}[kind](value)
-    if isinstance(value, float) and number != value:
-        raise ValueError(value)
-    return number
+def _tags(cell: NotebookNode) -> list[str]:
+    return list(cell.metadata.get("tags", []))
+
+
+def _values(declared: Mapping[str, Parameter], given: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: given.get(name, parameter.default) for name, parameter in declared.items()}
+
+
+def _find_model(content: NotebookNode, home: Home) -> dict[str, str] | None:
+    code = "\n".join(cell.source for cell in content.cells if cell.cell_type == "code")
+    needed = any(word in code for word in ANALYSES) and not any(word in code for word in PROMOTES)
+    try:
+        model = find_model_facts(home)
+    except BundleError:
+        if needed:
+            raise
+        return None
+    if needed and model is None:
+        raise BundleError(
+            "this notebook analyses, and no model is in production; train one with "
+            "`histo-nb train` and pass `histo-nb gate`"
+        )
+    return model
 
 
 def run_notebook(
@@ -114,67 +192,103 @@ def run_notebook(
     home: Home,
     *,
     parameters: Mapping[str, Any] | None = None,
-    timeout_s: int | None = None,
+    timeout_s: float | None = None,
+    total_timeout_s: float | None = None,
 ) -> Run:
     """Execute a notebook into `runs/<time>_<name>/` and file the run in the catalogue.
 
-    The executed copy is kept also when the notebook failed; its folder then ends in `.failed`.
+    The folder holds the executed copy, a page without code and `run.json`. It is kept also when
+    the notebook failed; it then ends in `.failed`. After an interruption nothing is left, and what
+    a killed process left in the staging folder is swept by the next run.
 
     Parameters
     ----------
     timeout_s
         Longest time for one cell.
+    total_timeout_s
+        Longest time for the whole notebook.
 
     Raises
     ------
     NotebookError
-        A parameter is refused (before anything starts), a cell raised an error, took too long, or
-        the kernel died.
+        A parameter is refused (before anything starts).
+    RunError
+        A cell raised an error or took too long, or the kernel died; `exit_code` says which.
+    CatalogError, BundleError
+        See `plan_run`.
+    StorageError
+        The disk is full, or the folder may not be written.
     """
-    checked = check_parameters(notebook, parameters or {})
+    kernel = KernelSpec(
+        cwd=notebook.absolute().parent,
+        home=home.root,
+        timeout_s=timeout_s,
+        total_timeout_s=total_timeout_s,
+    )
+    plan = plan_run(notebook, home, parameters=parameters)
     started = datetime.now(UTC)
     run_id = f"{started:%Y%m%dT%H%M%S%f}_{notebook.stem}"
-    working = home.runs / f".{run_id}"
-    with storage_errors(working):
-        working.mkdir()
     clock = time.perf_counter()
-    os.environ["HISTO_HOME"] = str(home.root)
-    fault = ""
+    with staging(home.staging) as working:
+        executed = working / notebook.name
+        fault = _execute(plan, executed, kernel)
+        seconds = time.perf_counter() - clock
+        facts = {
+            "run_id": run_id,
+            "status": "failed" if fault else "done",
+            "fault": str(fault) if fault else None,
+            "started_at": started.isoformat(timespec="seconds"),
+            "ended_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seconds": round(seconds, 2),
+            **plan.facts,
+            **find_software(),
+        }
+        folder = _file_run(home, working, facts)
+    kept = Run(run_id, folder, folder / notebook.name, seconds)
+    if fault:
+        raise RunError(
+            f"{notebook.name} failed, {fault} (see {kept.notebook})",
+            exit_code=fault.exit_code,
+            facts={"run_id": run_id, "notebook": str(kept.notebook)},
+        ) from fault
+    return kept
+
+
+def _execute(plan: RunPlan, executed: Path, kernel: KernelSpec) -> RunError | None:
+    """Write a notebook's executed copy; return what went wrong in it."""
+    nbformat.write(plan.content, executed)
+    path = str(executed).replace("{", "{{").replace("}", "}}")  # papermill takes it for a template
     try:
         papermill.execute_notebook(
-            str(notebook),
-            str(working / notebook.name),
-            parameters=checked,
+            path,
+            path,
+            parameters=plan.given,
+            engine_name=ENGINE,
             kernel_name="python3",
-            cwd=str(notebook.parent),
-            execution_timeout=timeout_s,
+            language="python",
             log_output=False,
+            kernel=kernel,
         )
     except PapermillExecutionError as error:
-        fault = f"cell {error.cell_index + 1}: {error.ename}: {error.evalue}"
-    except DeadKernelError:
-        fault = "the kernel died, most often for lack of memory"
-    except CellTimeoutError:
-        fault = f"a cell took longer than {timeout_s} s"
-    except BaseException:  # interrupted, or a full disk: no half run is left
-        shutil.rmtree(working, ignore_errors=True)
-        raise
-    seconds = time.perf_counter() - clock
-    facts = {
-        "run_id": run_id,
-        "notebook": notebook.name,
-        "status": "failed" if fault else "done",
-        "started_at": started.isoformat(timespec="seconds"),
-        "seconds": round(seconds, 2),
-    }
-    folder = home.runs / (f"{run_id}.failed" if fault else run_id)
-    details = {"parameters": checked, "fault": fault or None, "packages": installed_versions()}
-    write_json(working / "run.json", facts | details)
+        return cell_fault(error)
+    except RunError as error:
+        return error
+    return None
+
+
+def _file_run(home: Home, working: Path, facts: dict[str, Any]) -> Path:
+    """Complete a run's folder, let it appear in `runs`, and file it in the catalogue."""
+    executed = working / facts["notebook"]
+    executed.with_suffix(".html").write_text(make_page(executed, facts), encoding="utf-8")
+    write_json(working / "run.json", facts)
+    sync(executed)
+    failed = facts["status"] == "failed"
+    folder = home.runs / f"{facts['run_id']}{'.failed' if failed else ''}"
     working.rename(folder)
-    home.catalog.add_run(facts | {"run_path": str(folder)})
-    if fault:
-        raise NotebookError(f"{notebook.name} failed, {fault} (see {folder / notebook.name})")
-    return Run(run_id, folder, folder / notebook.name, seconds)
+    sync(home.runs)
+    filed = ("run_id", "notebook", "status", "started_at", "seconds")
+    home.catalog.add_run({name: facts[name] for name in filed} | {"run_path": str(folder)})
+    return folder
 
 
 def has_errors(notebook: Path) -> bool:

@@ -92,13 +92,14 @@ def serve_dashboards(
     hub: bool = False,
     max_visitors: int = 10,
     n_warm: int = 1,
+    announce: bool = True,
     open_browser: bool = False,
     folder: Path | None = None,
     settings: dict[str, dict[str, Any]] | None = None,
 ) -> DashboardServer:
     """Serve dashboards of `home` on this machine and return the running server.
 
-    The address, with its token, is printed to stderr.
+    The address, with its token, is printed to stderr, unless `announce` is False.
 
     Parameters
     ----------
@@ -171,7 +172,8 @@ def serve_dashboards(
     host = f"unix:{socket}:" if socket else f"http://127.0.0.1:{port}"
     query = f"?token={token}" if token else ""
     server = DashboardServer(process, url=f"{host}{base_url}{query}", token=token)
-    print(f"Serving {', '.join(pages)}: {server.url}", file=sys.stderr, flush=True)
+    if announce:
+        print(f"Serving {', '.join(pages)}: {server.url}", file=sys.stderr, flush=True)
     if open_browser:
         server.show()
     return server

@@ -68,7 +68,13 @@ class _Candidate:
 
 
 class HotFolder:
-    """One watched folder; `poll` is one look at it."""
+    """One watched folder; `poll` is one look at it.
+
+    Parameters
+    ----------
+    hold
+        Is asked before each look and each slide why none is to be taken now; None = take it.
+    """
 
     def __init__(
         self,
@@ -76,6 +82,7 @@ class HotFolder:
         home: Home,
         *,
         spec: HotFolderSpec | None = None,
+        hold: Callable[[], str | None] = lambda: None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.folder = Path(folder)
@@ -84,7 +91,7 @@ class HotFolder:
             raise SpecError(
                 f"folder={self.folder} holds the home itself; choose a folder beside it"
             )
-        self._home = home
+        self._home, self._hold = home, hold
         self._now = now
         place = tag(home, str(self.folder.absolute()))[:4]  # a home may have several hot folders
         self.source = f"{self.spec.slide.source} {place}"
@@ -94,6 +101,7 @@ class HotFolder:
 
     def poll(self) -> Iterator[Arrival]:
         """Look once; yield what was taken or refused, as it happens."""
+        self._hold()
         try:
             paths = sorted(_mains(self.folder), key=os.fsencode)
         except OSError as error:
@@ -132,6 +140,9 @@ class HotFolder:
             fileset, missing = single(path), error
         candidate = self._note(path, fileset.signature())
         if self._handled(candidate):
+            return None
+        if reason := self._hold():
+            candidate.reason = reason
             return None
         if not self._complete(fileset, candidate, missing):
             self._report_stale(path, candidate)
@@ -254,6 +265,7 @@ def watch_folder(
     spec: HotFolderSpec | None = None,
     stop: threading.Event | None = None,
     on_arrival: Callable[[Arrival], None] | None = None,
+    hold: Callable[[], str | None] = lambda: None,
 ) -> None:
     """Take in the slides of a folder until `stop` is set; one after another.
 
@@ -261,8 +273,10 @@ def watch_folder(
     ----------
     on_arrival
         Is called with each slide filed or refused.
+    hold
+        See `HotFolder`.
     """
-    hot, stop = HotFolder(folder, home, spec=spec), stop or threading.Event()
+    hot, stop = HotFolder(folder, home, spec=spec, hold=hold), stop or threading.Event()
     try:
         while not stop.is_set():
             for arrival in hot.poll():

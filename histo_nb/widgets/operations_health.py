@@ -1,4 +1,4 @@
-"""Is the place where slides are kept well? Disk, stored bytes and catalogue, in words."""
+"""Is the place where slides are kept well? Disk, stored bytes, catalogue, service: in words."""
 
 import shutil
 from datetime import UTC, datetime, timedelta
@@ -8,6 +8,7 @@ import pandas as pd
 
 from histo_nb.catalog import Catalog, stamp
 from histo_nb.home import Home
+from histo_nb.service_state import is_ill, read_state
 from histo_nb.widgets.words import clock, count, size
 
 VERIFY_DAYS = 30  # stored bytes are looked at again at least this often
@@ -25,7 +26,8 @@ def read_health(home: Home, *, slides: pd.DataFrame, n_bytes_a_day: float) -> li
     n_bytes_a_day
         What has come in lately.
     """
-    return [_disk(home, n_bytes_a_day), _files(home.catalog, slides), _holdings(slides)]
+    rows = [_disk(home, n_bytes_a_day), _files(home.catalog, slides), _holdings(slides)]
+    return [*rows, *_service(home)]
 
 
 def _disk(home: Home, n_bytes_a_day: float) -> dict[str, Any]:
@@ -65,6 +67,21 @@ def _files(catalog: Catalog, slides: pd.DataFrame) -> dict[str, Any]:
 def _holdings(slides: pd.DataFrame) -> dict[str, Any]:
     held = f"{count(len(slides), 'slide')}, {size(float(slides.n_bytes.sum()))}"
     return _say("Catalogue", f"It answers; {held}.", "ok")
+
+
+def _service(home: Home) -> list[dict[str, Any]]:
+    """Say whether the service runs and takes slides; nothing where there never was one."""
+    if not (home.root / "service").is_dir():
+        return []
+    what, facts = "Service", read_state(home.root)
+    if facts["state"] != "running":
+        return [_say(what, f"It is {facts['state']}. Start it again.", "danger")]
+    ill = [f"{part['part']} is {part['state']}" for part in facts["parts"] if is_ill(part)]
+    if ill:
+        return [_say(what, f"It runs, but {', '.join(ill)}: see histo-nb status.", "danger")]
+    if facts["held"]:
+        return [_say(what, f"It takes no slides: {facts['held']}.", "warn")]
+    return [_say(what, f"It runs since {clock(facts['since'])} and takes slides.", "ok")]
 
 
 def _say(what: str, said: str, tone: str) -> dict[str, Any]:

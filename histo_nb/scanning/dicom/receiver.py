@@ -74,6 +74,8 @@ class DicomReceiver:
         Gets the slides, and the folder `dicom` with what waits.
     on_arrival
         Is called with each slide filed or refused.
+    is_held
+        Is asked for each instance whether its sender is to come later: "out of resources".
     settings
         Fields of `ReceiverSpec`.
 
@@ -90,13 +92,15 @@ class DicomReceiver:
         home: Home,
         *,
         on_arrival: "Callable[[Arrival], None] | None" = None,
+        is_held: Callable[[], bool] = lambda: False,
         **settings: Any,
     ) -> None:
         allowed = tuple(settings.pop("allowed", ()))
         self.spec = ReceiverSpec(allowed=allowed, **settings)
-        self._home, self._on_arrival = home, on_arrival
+        self._home, self._on_arrival, self._is_held = home, on_arrival, is_held
         self._stack = ExitStack()
         self._keeper: Keeper | None = None
+        self._thread: threading.Thread | None = None  # the keeper's
         self.port = self.spec.port  # the true one once it was started
 
     def __enter__(self) -> "DicomReceiver":
@@ -118,7 +122,7 @@ class DicomReceiver:
             folder.mkdir(mode=0o700, exist_ok=True)
             stack.enter_context(_alone(folder))
             incoming = stack.enter_context(staging(folder / ".incoming"))
-            spool = Spool(folder, incoming, min_free=self.spec.min_free)
+            spool = Spool(folder, incoming, min_free=self.spec.min_free, is_held=self._is_held)
             stack.enter_context(_writing_to(spool))
             self._keeper = self._start_keeper(spool, stack)
             server = self._serve(spool, stack)
@@ -128,6 +132,10 @@ class DicomReceiver:
     def stop(self) -> None:
         """Close the port, end open connections, and wait for the intake of a series under way."""
         self._stack.close()
+
+    def is_alive(self) -> bool:
+        """Say whether what is received is still filed."""
+        return self._thread is not None and self._thread.is_alive()
 
     def waiting(self) -> list[tuple[str, str]]:
         """Return what each series waits for, by its tag; nothing of it names a patient."""
@@ -146,6 +154,7 @@ class DicomReceiver:
             target=keeper.run, args=(stop,), kwargs={"poll_s": spec.poll_s}, name="dicom keeper"
         )
         thread.start()
+        self._thread = thread
         stack.callback(thread.join)
         stack.callback(stop.set)
         return keeper

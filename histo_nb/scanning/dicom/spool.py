@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -99,10 +99,20 @@ class Spool:
         On the same disk; for what is on its way in.
     min_free
         Bytes that are left free; below, nothing is taken.
+    is_held
+        Is asked for each instance whether none is to be taken now.
     """
 
-    def __init__(self, folder: Path, staging: Path, *, min_free: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        staging: Path,
+        *,
+        min_free: int,
+        is_held: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.folder, self._staging, self._min_free = folder, staging, min_free
+        self._is_held = is_held
         self.senders = Senders()
         self._incoming: dict[Path, Incoming] = {}
         self._lock = threading.Lock()
@@ -110,6 +120,7 @@ class Spool:
     def open_incoming(self, **_: Any) -> Incoming:
         """Return a new file for pynetdicom to write to, in place of `NamedTemporaryFile`."""
         incoming = Incoming(self._staging, min_free=self._min_free)
+        incoming.is_lost |= self._is_held()
         with self._lock:
             self._incoming[incoming.path] = incoming
         return incoming

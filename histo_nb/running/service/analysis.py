@@ -1,0 +1,98 @@
+"""The part that analyses what waits, with the model in production."""
+
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
+from typing import Any
+
+import pandas as pd
+
+from histo_nb.errors import BundleError, CatalogError, HistoError, StorageError
+from histo_nb.model.registry import production_entry
+from histo_nb.running.cohort.engine import EngineLostError
+from histo_nb.running.cohort.runner import Cohort, CohortSpec
+from histo_nb.running.service.channel import Channel, log
+from histo_nb.running.service.waiting import count_analysed, find_waiting, note_failed
+
+POLL_S = 1.0
+BATCH = 16  # slides; a new model, and a slide that came meanwhile, wait so long
+SLIDE_S = 7200.0  # without any slide being done; the cohort ends a stage that hangs before
+RETRY_S = 30.0  # after one of these:
+WHY = {
+    StorageError: "there is no space left",
+    BundleError: "the model in production cannot be used",
+    CatalogError: "the catalogue does not answer",
+    EngineLostError: "the Dask scheduler does not answer",
+}
+TROUBLE: tuple[type[HistoError], ...] = tuple(WHY)
+
+
+class Bench:
+    """The cohort of the model in production; made anew when that is another."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel, self._stack = channel, ExitStack()
+        self._model_id: str | None = None
+        self._cohort: Any = None
+
+    def __enter__(self) -> "Bench":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def run(self, slide_ids: list[str], model_id: str) -> pd.DataFrame:
+        """Analyse slides until they are done, or this part is to stop."""
+        if model_id != self._model_id:
+            self._model_id = None
+            self._stack.close()
+            spec = CohortSpec(n_workers=self._channel.settings["n_workers"])
+            self._cohort = self._stack.enter_context(Cohort(self._channel.home, spec=spec))
+            self._model_id = model_id
+        return self._cohort.run(slide_ids, stop=self._channel.stop)
+
+
+def work(channel: Channel) -> None:
+    """Analyse what waits, the oldest first, until told to stop."""
+    with Bench(channel) as bench, ThreadPoolExecutor(1) as pool:
+        while not channel.stop.is_set():
+            try:
+                wait_s = look(channel, bench, pool)
+            except TROUBLE as error:
+                wait_s = RETRY_S
+                log.warning("the analysis waits (%s)", type(error).__name__)
+                why = next(said for kind, said in WHY.items() if isinstance(error, kind))
+                channel.tell(f"waiting: {why}", patience_s=2 * RETRY_S, trouble=True)
+            channel.stop.wait(wait_s)
+
+
+def look(channel: Channel, bench: Bench, pool: ThreadPoolExecutor) -> float:
+    """Analyse the next batch, if there is one; return the seconds until the next look."""
+    model_id = (production_entry(channel.home) or {}).get("model_id")
+    if model_id is None:
+        channel.tell("waiting: no model is in production")
+        return POLL_S
+    slide_ids = find_waiting(channel.home, model_id, limit=BATCH)
+    if not slide_ids:
+        channel.tell("no slide waits")
+        return POLL_S
+    batch = pool.submit(bench.run, slide_ids, model_id)
+    follow(channel, batch, slide_ids, model_id)
+    table = batch.result()
+    for row in table[table.state == "failed"].itertuples():
+        log.warning("%s failed at %s", row.slide_id, row.stage)
+        note_failed(channel.home, str(row.slide_id), model_id)
+    return POLL_S if (table.state == "waiting").all() else 0.0
+
+
+def follow(
+    channel: Channel, batch: "Future[pd.DataFrame]", slide_ids: list[str], model_id: str
+) -> None:
+    """Say how far a batch is until it is done."""
+    said = None
+    while not batch.done():
+        n_done = count_analysed(channel.home, slide_ids)
+        if n_done != said:
+            said = n_done
+            doing = f"analysing: {n_done} of {len(slide_ids)} done"
+            channel.tell(doing, patience_s=SLIDE_S, model_id=model_id)
+        wait([batch], timeout=POLL_S)

@@ -10,15 +10,18 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import sqlalchemy as sa
 
 from histo_nb.errors import CatalogError, ReviewError
+from histo_nb.files import locked
 from histo_nb.history import add_event, tell_row
 from histo_nb.migrations import bring_up_to_date, say_place
 from histo_nb.schema import (
@@ -34,6 +37,9 @@ from histo_nb.schema import (
     SLIDES,
     WAITING,
 )
+
+for _kind in (np.int32, np.int64, np.float32, np.bool_):  # SQLite would keep their bytes
+    sqlite3.register_adapter(_kind, np.generic.item)
 
 _MAKING = threading.Lock()  # threads that start together get one engine, not one each
 SAID = ("event_id", "at", "who", "what", "subject", "detail")  # of an event; the rest seals it
@@ -241,11 +247,16 @@ class Catalog:
 
     def results(self) -> pd.DataFrame:
         """Return the latest result of each slide, the most abnormal first."""
-        newest = (RESULTS.c.analysed_at.desc(), RESULTS.c.model_id)
-        rank = sa.func.row_number().over(partition_by=RESULTS.c.slide_id, order_by=newest)
-        ranked = sa.select(RESULTS, rank.label("rank")).subquery()
-        columns = [ranked.c[column.name] for column in RESULTS.c]
-        table = self._table(sa.select(*columns).where(ranked.c.rank == 1))
+        columns = RESULTS.c
+        newest = (columns.analysed_at.desc(), columns.model_id)
+        rank = sa.func.row_number().over(partition_by=columns.slide_id, order_by=newest)
+        ranked = sa.select(columns.slide_id, columns.model_id, rank.label("rank")).subquery()
+        is_newest = (
+            (ranked.c.slide_id == columns.slide_id)
+            & (ranked.c.model_id == columns.model_id)
+            & (ranked.c.rank == 1)
+        )
+        table = self._table(sa.select(RESULTS).join(ranked, is_newest))
         return table.sort_values(
             ["abnormal_fraction", "slide_id"], ascending=[False, True], ignore_index=True
         )
@@ -370,10 +381,15 @@ class Catalog:
     def _table(self, query: sa.Select[Any]) -> pd.DataFrame:
         with self.reading() as connection:
             result = connection.execute(query)
-            names = list(result.keys())
-            table = pd.DataFrame(result.all(), columns=names, dtype=object)
-        numbers = table.infer_objects().select_dtypes("number")
-        return table.where(table.notna(), None).assign(**numbers)  # unknown text stays None
+            names, rows = list(result.keys()), result.all()
+        columns = zip(*rows, strict=True) if rows else ([] for _ in names)
+        table = pd.DataFrame(
+            {
+                name: pd.Series(list(values), dtype=object)  # unknown text stays None
+                for name, values in zip(names, columns, strict=True)
+            }
+        )
+        return table.assign(**table.infer_objects().select_dtypes("number"))
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
@@ -402,8 +418,14 @@ class Catalog:
         clash
             What is said if a row is there already, or the row it belongs to is not.
         """
-        with _named_errors(self.engine.url, clash), self.engine.begin() as connection:
+        with _named_errors(self.engine.url, clash), self._turn(), self.engine.begin() as connection:
             yield connection
+
+    def _turn(self) -> AbstractContextManager[None]:
+        # SQLite lets writers try again and again, and some starve; a lock of the system has a queue
+        if self.engine.dialect.name != "sqlite":
+            return nullcontext()
+        return locked(Path(f"{self.engine.url.database}-turn"))
 
 
 def _last_reviews(*which: sa.ColumnElement[bool]) -> sa.Select[Any]:

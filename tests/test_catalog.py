@@ -4,12 +4,14 @@ import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
+import numpy as np
 import pytest
 
 from histo_nb import catalog as module
 from histo_nb.catalog import Catalog, account
 from histo_nb.errors import CatalogError
 from histo_nb.home import Home, open_home
+from histo_nb.running.demo import fresh_home
 
 pytestmark = pytest.mark.databases
 
@@ -169,14 +171,23 @@ def test_what_was_acknowledged_survives_a_kill(home):
     assert str(acknowledged) in set(home.catalog.events().subject)
 
 
-def test_a_damaged_catalogue_is_named(tmp_path):
+def test_a_damaged_catalogue_is_named(tmp_path, monkeypatch):
+    monkeypatch.delenv("HISTO_DATABASE_URL", raising=False)
     (tmp_path / "catalog.sqlite").write_bytes(b"no database, but long enough to be looked at" * 99)
     with pytest.raises(CatalogError, match="not a database"):
         _ = Home(tmp_path).catalog
 
 
 @pytest.mark.parametrize(
-    "url", ["nonsense", "sqlite:////no/such/folder/a.sqlite", "odd://x:secret@y"]
+    "url",
+    [
+        "nonsense",
+        "sqlite:////no/such/folder/a.sqlite",
+        "odd://x:secret@y",
+        "postgresql+psycopg://x:secret/1@127.0.0.1/y",
+        "postgresql+psycopg://x:secret@127.0.0.1:1/y",
+        "postgresql+psycopg://127.0.0.1:1/y?user=x&password=secret",
+    ],
 )
 def test_an_address_that_does_not_work_is_named(url):
     with pytest.raises(CatalogError, match="HISTO_DATABASE_URL") as caught:
@@ -184,7 +195,59 @@ def test_an_address_that_does_not_work_is_named(url):
     assert "secret" not in str(caught.value)
 
 
+def test_any_number_of_names_may_be_asked_for(home):
+    for i in range(3):
+        home.catalog.add_slide(slide(i), [{"name": f"{i}.svs", "sha256": "x", "n_bytes": 1}])
+        review = {"slide_id": f"S-{i}", "kind": "slide", "subject": "", "verdict": "agree"}
+        home.catalog.add_review({**review, "reviewer": "Ada"})
+        home.catalog.add_hand_label(f"S-{i}", annotator="ada", label="normal")
+    many = [f"S-{i}" for i in range(2, 100_000)]
+    assert home.catalog.reviews(many).slide_id.tolist() == ["S-2"]
+    assert home.catalog.slide_files(many).slide_id.tolist() == ["S-2"]
+    assert home.catalog.hand_labels(many).tile_id.tolist() == ["S-2"]
+    with pytest.raises(CatalogError, match="no slide S-3, S-4"):
+        home.catalog.slides(many)
+    assert home.catalog.slides(["S-2", "S-0"] * 40_000).slide_id.tolist() == ["S-2", "S-0"]
+    for none in ([], ["S-'\"\\é"]):
+        assert home.catalog.reviews(none).empty
+
+
+def test_names_are_sorted_alike_in_every_database(home):
+    for i, name in enumerate(("S-b", "S-A", "S-a", "S_1", "S-B")):
+        home.catalog.add_slide(slide(i, slide_id=name))
+        home.catalog.put_result(result(slide_id=name))
+    assert home.catalog.results().slide_id.tolist() == ["S-A", "S-B", "S-a", "S-b", "S_1"]
+
+
+def test_numbers_of_numpy_are_taken(home):
+    home.catalog.add_slide(slide(0, slide_mpp=np.float32(0.25), n_levels=np.int64(3)))
+    home.catalog.put_result(result(confidence=np.float64(0.5), n_tiles=np.int64(7)))
+    assert home.catalog.slide("S-0")["slide_mpp"] == 0.25
+    assert home.catalog.results().n_tiles.tolist() == [7]
+
+
+def test_a_home_may_keep_its_catalogue_to_itself(home, tmp_path):
+    own = open_home(tmp_path / "demo", own_catalog=True)
+    own.catalog.add_slide(slide(0))
+    assert (own.root / "catalog.sqlite").is_file()
+    assert not home.catalog.has_slide("S-0")
+    assert open_home(own.root).catalog.has_slide("S-0")  # in every process, from now on
+    assert fresh_home(home).catalog.engine.dialect.name == "sqlite"
+
+
+def test_a_server_that_was_restarted_is_asked_again(home):
+    if home.catalog.engine.dialect.name == "sqlite":
+        pytest.skip("SQLite has no server")
+    home.catalog.add_slide(slide(0))
+    pid = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+    with home.catalog.reading(), home.catalog.reading() as other:
+        other.exec_driver_sql(
+            f"{pid} WHERE datname = current_database() AND pid != pg_backend_pid()"
+        )
+    assert home.catalog.has_slide("S-0")
+
+
 def test_a_home_may_have_any_name(tmp_path):
-    home = open_home(tmp_path / "50 % ü?#& home")
+    home = open_home(tmp_path / "50 % ü?#& home", own_catalog=True)
     home.catalog.add_slide(slide(0))
     assert (home.root / "catalog.sqlite").is_file()

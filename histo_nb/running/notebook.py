@@ -60,6 +60,7 @@ class RunPlan:
     declared: dict[str, Parameter]
     given: dict[str, Any]
     inputs: dict[str, Any]
+    software: dict[str, Any]
 
     @property
     def values(self) -> dict[str, Any]:
@@ -77,6 +78,7 @@ class RunPlan:
             "declared": {n: {"type": kinds[n], "value": v} for n, v in self.values.items()},
             "seeds": find_seeds(self.values),
             "inputs": self.inputs,
+            **self.software,
         }
 
 
@@ -147,6 +149,7 @@ def plan_run(notebook: Path, home: Home, *, parameters: Mapping[str, Any] | None
         declared=declared,
         given=checked,
         inputs=inputs | {"model": _find_model(content, home)},
+        software=find_software(),
     )
 
 
@@ -241,7 +244,6 @@ def run_notebook(
             "ended_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "seconds": round(seconds, 2),
             **plan.facts,
-            **find_software(),
         }
         folder = _file_run(home, working, facts)
     kept = Run(run_id, folder, folder / notebook.name, seconds)

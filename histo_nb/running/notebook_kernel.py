@@ -22,6 +22,7 @@ from histo_nb.errors import RunError, SpecError
 from histo_nb.running.notebook_exit import Exit, count_oom_kills, death_fault
 
 ENGINE = "histo-nb"
+STDERR = 2  # what cells' child processes print must not mix with the answer on stdout
 STARTUP_S = 180  # for a kernel on a busy machine
 OUTPUT_S = 120  # for outputs that are on their way; papermill's 4 s are not enough when busy
 
@@ -61,7 +62,7 @@ class KernelSpec:
         return total is not None and time.monotonic() >= self.since + total
 
 
-class Client(PapermillNotebookClient):  # type: ignore[misc] - papermill has no types
+class Client(PapermillNotebookClient):  # type: ignore[misc]
     """Papermill's client that knows its kernel's process, and in which cell it was lost."""
 
     process: "subprocess.Popen[bytes] | None" = None
@@ -93,7 +94,7 @@ class Client(PapermillNotebookClient):  # type: ignore[misc] - papermill has no 
         return self.process.wait()
 
 
-class Engine(NBClientEngine):  # type: ignore[misc] - papermill has no types
+class Engine(NBClientEngine):  # type: ignore[misc]
     """Papermill's engine with a `kernel: KernelSpec`; a lost kernel is a `RunError`."""
 
     @classmethod
@@ -112,7 +113,7 @@ class Engine(NBClientEngine):  # type: ignore[misc] - papermill has no types
                 iopub_timeout=OUTPUT_S,
             )
             try:
-                client.execute(cwd=str(kernel.cwd), env=kernel.environment)
+                client.execute(cwd=str(kernel.cwd), env=kernel.environment, stdout=STDERR)
             except CellTimeoutError as error:
                 raise _timeout_fault(client, kernel) from error
             except (DeadKernelError, RuntimeError, TimeoutError) as error:

@@ -1,5 +1,7 @@
 """An executed notebook as one page to read: text, tables and pictures, no code, no requests."""
 
+import logging
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ SHOWN = ["text/html", "text/markdown", "image/svg+xml", "image/png", "image/jpeg
          "text/plain"]  # fmt: skip
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; font-src data:; " \
          "base-uri 'none'; form-action 'none'"  # fmt: skip
+# Tags that leave the page in spite of that policy, or already connect; they become text.
+LEAVING = re.compile(r"<(?=(?:meta|base|link|i?frame|object|embed|form)\b)", re.IGNORECASE)
 PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -63,7 +67,7 @@ def make_page(executed: Path, facts: dict[str, Any]) -> str:
     except Exception as error:  # nbformat, nbconvert and mistune raise what they like; a run is
         body = _say_unshown(error)  # not lost because it cannot be shown
     page = Environment(autoescape=True).from_string(PAGE)
-    return page.render(facts=facts, body=_Whole(body), policy=POLICY)
+    return page.render(facts=facts, body=_Whole(LEAVING.sub("&lt;", body)), policy=POLICY)
 
 
 class _Whole(str):
@@ -85,8 +89,11 @@ def _say_unshown(error: Exception) -> str:
 @cache
 def _exporter() -> HTMLExporter:
     config = Config({"NbConvertBase": {"display_data_priority": SHOWN}})
+    log = logging.getLogger(__name__)
+    log.setLevel(logging.ERROR)  # it warns of each picture without words, in the middle of the bar
     return HTMLExporter(
         config=config,
+        log=log,
         template_name="basic",
         exclude_input=True,
         exclude_input_prompt=True,

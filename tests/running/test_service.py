@@ -1,5 +1,6 @@
 """The service: parts that come back, a door that closes, a log without names, a clean end."""
 
+import io
 import os
 import select
 import shutil
@@ -28,6 +29,7 @@ from histo_nb.model.registry import promote
 from histo_nb.running.cli import main
 from histo_nb.running.service import channel as channel_module
 from histo_nb.running.service import child as child_module
+from histo_nb.running.service import logfile
 from histo_nb.running.service.channel import Channel
 from histo_nb.running.service.child import Child
 from histo_nb.running.service.door import Door
@@ -121,6 +123,7 @@ def test_parts_are_named_without_folders(home: Home, tmp_path: Path) -> None:
 
 
 # ------------------------------------------------------------------------------ what waits
+@pytest.mark.databases
 def test_the_oldest_wait_first_and_what_has_a_result_keeps_it(home: Home) -> None:
     add_rows(home, "S-c", "S-a", "S-b", "S-d")
     add_result(home, "S-a", "M-old")
@@ -129,6 +132,7 @@ def test_the_oldest_wait_first_and_what_has_a_result_keeps_it(home: Home) -> Non
     assert count_waiting(home, None) == 3
 
 
+@pytest.mark.databases
 def test_what_failed_waits_again_with_another_model_or_mask_only(home: Home) -> None:
     add_rows(home, "S-a", "S-b")
     note_failed(home, "S-a", "M-1")
@@ -315,6 +319,9 @@ def test_a_part_is_silent_when_its_work_does_not_get_on(
 @pytest.fixture
 def ready(home: Home) -> Home:
     """A home with a model in production."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("HISTO_DATABASE_URL", raising=False)
+        analysed.prepared()  # in a catalogue of its own
     analysed.copy_model(home)
     return home
 
@@ -367,6 +374,30 @@ def test_no_name_reaches_log_status_or_events(
     token = service.said.partition("token=")[2].split()[0]
     assert len(token) > 20
     assert token not in told and "token" not in told
+
+
+def test_of_what_a_part_writes_to_stderr_no_name_is_kept(home: Home, tmp_path: Path) -> None:
+    child = Child("intake", {"kind": "mustermann", "home": str(home.root)})  # stands in its error
+    with logfile.logging_to(tmp_path):
+        look_until(child, lambda: child.state()["restarts"] == 1)
+        until(lambda: "ModuleNotFoundError" in (tmp_path / "service.log").read_text())
+        child.end()
+    said = (tmp_path / "service.log").read_text()
+    assert "at service/part.py:" in said
+    assert "mustermann" not in said
+
+
+def test_log_is_rotated_and_long_lines_are_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logfile, "MAX_BYTES", 1000)
+    with logfile.logging_to(tmp_path):
+        for _ in range(1000):
+            logfile.log.info("filed S-0123456789")
+    assert len(list(tmp_path.iterdir())) == 1 + logfile.N_KEPT
+    assert all(path.stat().st_size <= 1000 for path in tmp_path.iterdir())
+    long = b"x" * 100_000 + b"\n"
+    assert max(map(len, child_module.read_lines(io.BytesIO(long + b"end\n")))) <= child_module.LINE
 
 
 def test_a_second_service_is_told_who_runs(home: Home, drop: Path) -> None:
@@ -508,6 +539,7 @@ def test_service_goes_on_where_not_a_byte_is_left(
         service.wait_for(lambda: n_analysed(home) == 2)
         service.wait_for(lambda: read_status(home)["trouble"] == [])
         service.stop()
+    assert "Logging error" not in service.said and "Traceback" not in service.said
     assert counts(home) == dict.fromkeys(home.catalog.slides().slide_id, 1)
     home.catalog.engine.dispose()
 

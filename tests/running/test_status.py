@@ -114,6 +114,7 @@ def test_a_damaged_file_is_none(ready: Home, content: str) -> None:
         assert read_status(ready)["state"] == "not answering"
 
 
+@pytest.mark.databases
 def test_slides_are_counted(ready: Home, tmp_path) -> None:
     for number in range(3):
         path = analysed.write_slide(tmp_path / f"{number}.svs", number)

@@ -1,5 +1,7 @@
 """The part that analyses what waits, with the model in production."""
 
+import os
+import time
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from typing import Any
@@ -10,11 +12,11 @@ from histo_nb.errors import BundleError, CatalogError, HistoError, StorageError
 from histo_nb.model.registry import production_entry
 from histo_nb.running.cohort.engine import EngineLostError
 from histo_nb.running.cohort.runner import Cohort, CohortSpec
-from histo_nb.running.service.channel import Channel, log
-from histo_nb.running.service.waiting import count_analysed, find_waiting, note_failed
+from histo_nb.running.service.channel import PATIENCE_S, Channel, log
+from histo_nb.running.service.waiting import count_analysed, find_waiting, note_failed, rest_s
 
 POLL_S = 1.0
-BATCH = 16  # slides; a new model, and a slide that came meanwhile, wait so long
+BATCH, A_WORKER = 16, 4  # slides of a batch, at least; a new model waits so long
 SLIDE_S = 7200.0  # without any slide being done; the cohort ends a stage that hangs before
 RETRY_S = 30.0  # after one of these:
 WHY = {
@@ -71,10 +73,12 @@ def look(channel: Channel, bench: Bench, pool: ThreadPoolExecutor) -> float:
     if model_id is None:
         channel.tell("waiting: no model is in production")
         return POLL_S
-    slide_ids = find_waiting(channel.home, model_id, limit=BATCH)
+    n_workers, started = channel.settings["n_workers"] or os.cpu_count() or 1, time.monotonic()
+    slide_ids = find_waiting(channel.home, model_id, limit=max(BATCH, A_WORKER * n_workers))
     if not slide_ids:
-        channel.tell("no slide waits")
-        return POLL_S
+        pause_s = rest_s(started)
+        channel.tell("no slide waits", patience_s=PATIENCE_S + pause_s)
+        return pause_s
     batch = pool.submit(bench.run, slide_ids, model_id)
     follow(channel, batch, slide_ids, model_id)
     table = batch.result()

@@ -140,7 +140,7 @@ class Child:
             self.process.stdin.flush()
 
     def _hear(self, process: "subprocess.Popen[bytes]", pipe: IO[bytes]) -> None:
-        for line in _lines(pipe):
+        for line in read_lines(pipe):
             fact = json.loads(line)
             if "log" in fact:
                 log.log(getLevelNamesMapping()[fact["log"]], "%s: %s", self.name, fact["text"])
@@ -150,14 +150,15 @@ class Child:
                     self._settings["port"] = self.facts.get("port", self._settings["port"])
 
     def _overhear(self, _: "subprocess.Popen[bytes]", pipe: IO[bytes]) -> None:
-        for line in _lines(pipe):
+        for line in read_lines(pipe):
             if kept := unnamed(line.decode(errors="replace").rstrip("\n")):
                 log.info("%s: %s", self.name, kept)
             elif line.strip():
                 self._n_withheld += 1
 
 
-def _lines(pipe: IO[bytes]) -> Iterator[bytes]:
+def read_lines(pipe: IO[bytes]) -> Iterator[bytes]:
+    """Yield the lines of a pipe until it ends, long ones in pieces."""
     with pipe:
         yield from iter(lambda: pipe.readline(LINE), b"")
 

@@ -14,9 +14,8 @@ from histo_nb.home import Home
 from histo_nb.model.registry import production_entry
 from histo_nb.running.service.logfile import log
 from histo_nb.running.service.spec import GB, ServiceSpec
-from histo_nb.running.service.waiting import count_waiting
+from histo_nb.running.service.waiting import LOOK_S, count_waiting, rest_s
 
-LOOK_S = 1.0  # between two looks, and 20 times what a look takes
 OPEN_WAITING, OPEN_FREE = 0.8, 1.1  # of the limits
 MANY, FULL, AWAY = "many", "full", "away"  # why it is closed
 
@@ -36,7 +35,7 @@ class Door:
         while not stop.wait(pause_s):
             started = time.monotonic()
             self.look()
-            pause_s = max(LOOK_S, 20 * (time.monotonic() - started))
+            pause_s = rest_s(started)
 
     def look(self) -> str | None:
         """Return why no slides are taken, or None; the catalogue and the log are told once."""

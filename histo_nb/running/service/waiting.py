@@ -1,5 +1,6 @@
 """Which slides wait for analysis, and what became of the others: asked of the catalogue."""
 
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,12 @@ from histo_nb.masking.masks import mask_path
 from histo_nb.schema import EVENTS, RESULTS, SLIDES
 
 FAILED = "analysis failed"  # the event; its detail is what was tried
+LOOK_S, REST = 1.0, 20  # between two looks: at least, and times what the last one took
+
+
+def rest_s(started: float) -> float:
+    """Return what to wait until the next look; a look at a million slides takes a second or two."""
+    return max(LOOK_S, REST * (time.monotonic() - started))
 
 
 def find_waiting(home: Home, model_id: str | None, *, limit: int) -> list[str]:

@@ -10,9 +10,10 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import lru_cache
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import pandas as pd
 import sqlalchemy as sa
 
 from histo_nb.errors import CatalogError, ReviewError
-from histo_nb.files import locked
+from histo_nb.files import locked, storage_errors
 from histo_nb.history import add_event, tell_row
 from histo_nb.migrations import bring_up_to_date, say_place
 from histo_nb.schema import (
@@ -39,7 +40,7 @@ from histo_nb.schema import (
 )
 
 for _kind in (np.int32, np.int64, np.float32, np.bool_):  # SQLite would keep their bytes
-    sqlite3.register_adapter(_kind, np.generic.item)
+    sqlite3.register_adapter(_kind, methodcaller("item"))
 
 _MAKING = threading.Lock()  # threads that start together get one engine, not one each
 SAID = ("event_id", "at", "who", "what", "subject", "detail")  # of an event; the rest seals it
@@ -421,11 +422,15 @@ class Catalog:
         with _named_errors(self.engine.url, clash), self._turn(), self.engine.begin() as connection:
             yield connection
 
-    def _turn(self) -> AbstractContextManager[None]:
-        # SQLite lets writers try again and again, and some starve; a lock of the system has a queue
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        # SQLite's writers try again and again, and some starve; a lock of the system has a queue.
         if self.engine.dialect.name != "sqlite":
-            return nullcontext()
-        return locked(Path(f"{self.engine.url.database}-turn"))
+            yield
+            return
+        path = Path(f"{self.engine.url.database}-turn")
+        with storage_errors(path), locked(path):
+            yield
 
 
 def _last_reviews(*which: sa.ColumnElement[bool]) -> sa.Select[Any]:

@@ -78,11 +78,11 @@ def write_cohort_page(facts: Mapping[str, Any], slides: pd.DataFrame, path: Path
     """
     path = Path(path)
     says = {**_summary(facts, slides), **_timings(slides), "use": USE}
-    done = _suspicious_first(slides, normal=facts.get("normal_class", "normal"))
+    done = suspicious_first(slides, normal=facts.get("normal_class", "normal"))
     cards, rows = done[:PICTURES], done[PICTURES:]
     page = TEMPLATES.get_template("cohort.html.j2").stream(
         **says,
-        failures=_failures(facts, slides),
+        failures=find_failures(facts, slides),
         named=NAMED,
         cards=_cards(cards, path.parent, pictures=True),
         rows=_cards(rows, path.parent, pictures=False),
@@ -153,7 +153,7 @@ def say_duration(seconds: float) -> str:
     return f"{seconds // 60} min {seconds % 60} s"
 
 
-def _failures(facts: Mapping[str, Any], slides: pd.DataFrame) -> list[Failure]:
+def find_failures(facts: Mapping[str, Any], slides: pd.DataFrame) -> list[Failure]:
     """Return the reasons, the most frequent first; those of one stage stand together."""
     found: dict[tuple[str, str], list[str]] = {}
     for row in facts["failures_of_intake"]:
@@ -173,7 +173,7 @@ def _failures(facts: Mapping[str, Any], slides: pd.DataFrame) -> list[Failure]:
     return [Failure(stage=stage, reason=reason, slide_ids=ids) for (stage, reason), ids in order]
 
 
-def _suspicious_first(slides: pd.DataFrame, *, normal: str) -> pd.DataFrame:
+def suspicious_first(slides: pd.DataFrame, *, normal: str = "normal") -> pd.DataFrame:
     """Return the slides with an answer: abnormal and doubtful, one of both, neither."""
     done = slides[slides.state == "done"]
     abnormal, doubtful = done.slide_class != normal, _numbers(done, "n_doubts") > 0

@@ -7,7 +7,7 @@ PATH = re.compile(
     r"""(?<![^\s"'(=])(?:(?:~|file:|[A-Za-z]:)?[/\\](?=\S)|\w[^\s/\\]*[/\\]\S+[/\\])"""
 )
 SUFFIX = re.compile(r"[^\s.]\.[A-Za-z]\w{1,7}(?!\w)")
-SLASH = re.compile(r"""[/\\](?:[^\s"')]*[^\s"'):;,])?""")
+SLASH = re.compile(r"""(?<!µm)[/\\](?:[^\s"')]*[^\s"'):;,])?""")
 
 
 def unnamed(reason: str, *, slide_id: str = "") -> str:

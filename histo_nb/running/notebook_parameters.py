@@ -159,7 +159,7 @@ def _to_float(value: Any) -> float:
         raise ValueError(value)
     exact = int(value) if isinstance(value, str) and WHOLE.fullmatch(value) else value
     number = float(exact)
-    if (not isinstance(exact, str) and number != exact):
+    if not math.isfinite(number) or (not isinstance(exact, str) and number != exact):
         raise ValueError(value)
     return number
 

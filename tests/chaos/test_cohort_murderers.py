@@ -79,6 +79,13 @@ def small_disk(folder: Path, *, size: str) -> Iterator[None]:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
+def fill(path: Path, *, leave_kb: int) -> None:
+    """Write a file that leaves so much of its disk."""
+    size = shutil.disk_usage(path.parent).free - leave_kb * 1024
+    path.write_bytes(bytes(size))
+    assert shutil.disk_usage(path.parent).free == leave_kb * 1024
+
+
 PLACES: dict[str, Callable[[Home], Path]] = {
     "mask": lambda home: home.masks,
     "tile": lambda home: home.tiles / "slides",
@@ -86,7 +93,7 @@ PLACES: dict[str, Callable[[Home], Path]] = {
     "result": lambda home: home.results,
     "report": lambda home: home.results,
 }
-LEFT_KB = {"mask": 0, "tile": 0, "journal": 0, "result": 12, "report": 44}
+LEFT_KB = {"mask": 0, "tile": 0, "journal": 0, "result": 12, "report": 120}
 
 
 @pytest.mark.parametrize("stage", PLACES)
@@ -94,8 +101,7 @@ def test_a_full_disk_is_said_nothing_is_half_written_and_it_goes_on(ward: Home, 
     place, spec = PLACES[stage](ward), CohortSpec(n_workers=1, report="html")
     with small_disk(place, size="1m"), Cohort(ward, spec=spec) as cohort:
         filler = place / "filler"
-        with filler.open("wb") as file:
-            file.write(bytes((1024 - LEFT_KB[stage]) * 1024 - 4096))
+        fill(filler, leave_kb=LEFT_KB[stage])
         with pytest.raises(StorageError, match="disk is full"):
             cohort.run(["S0"])
         half = [path for path in place.rglob(".*") if path.name != ".lock"]

@@ -1,0 +1,65 @@
+"""A cohort on workers that come and go as SLURM has room: see "Many machines", deploy/README.md.
+
+    python deploy/slurm/cohort.py --jobs 10 --cores 8 -- /data/slides --report none
+
+Run it where jobs are submitted, for as long as the cohort lasts. It starts Dask's scheduler in its
+own process, asks SLURM for jobs with workers, and is `histo-nb cohort` with what stands behind `--`.
+"""
+
+import argparse
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import dask
+from dask_jobqueue import SLURMCluster
+
+from histo_nb.running.cli import main as histo_nb
+from histo_nb.running.cohort.engine import QUIET, SCHEDULER, SETTINGS
+
+SPARE_MIN = 5  # so long before its walltime a job ends by itself
+
+
+def read_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--jobs", type=int, default=2, help="SLURM jobs, as many as it starts.")
+    parser.add_argument("--cores", type=int, default=8, help="Of a job; one worker each.")
+    parser.add_argument("--memory-gb", type=int, default=3, help="Of a worker.")
+    parser.add_argument("--hours", type=int, default=8, help="Walltime of a job.")
+    parser.add_argument("--queue", help="SLURM's partition.")
+    parser.add_argument("--account", help="SLURM's account.")
+    parser.add_argument("--interface", help="Network interface that all machines have: ib0 …")
+    parser.add_argument("cohort", nargs="*", help="What `histo-nb cohort` is given.")
+    return parser.parse_args(arguments)
+
+
+def cluster_options(asked: argparse.Namespace) -> dict[str, Any]:
+    """What `SLURMCluster` is made with."""
+    encrypted = dask.config.get("distributed.comm.tls.ca-file", None)
+    return {
+        "queue": asked.queue,
+        "account": asked.account,
+        "cores": asked.cores,
+        "processes": asked.cores,  # one thread a worker
+        "memory": f"{asked.cores * asked.memory_gb} GB",
+        "walltime": f"{asked.hours:02}:00:00",
+        "interface": asked.interface,
+        "protocol": "tls://" if encrypted else "tcp://",
+        "job_name": "histo-nb",
+        "worker_extra_args": ["--lifetime", f"{60 * asked.hours - SPARE_MIN}m", "--no-dashboard"],
+        # HISTO_HOME, HISTO_DATABASE_URL and DASK_… come with the environment, as sbatch does it.
+        "job_script_prologue": [f"export {name}=1" for name in QUIET],
+    }
+
+
+def main(arguments: Sequence[str] | None = None, cluster: Any = SLURMCluster) -> None:
+    asked = read_options(arguments)
+    dask.config.set(SETTINGS)
+    with cluster(**cluster_options(asked)) as jobs:
+        jobs.adapt(minimum_jobs=asked.jobs, maximum_jobs=asked.jobs)  # those that end, come again
+        os.environ[SCHEDULER] = jobs.scheduler_address
+        histo_nb(["cohort", *asked.cohort], prog_name="histo-nb")
+
+
+if __name__ == "__main__":
+    main()

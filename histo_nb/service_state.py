@@ -9,17 +9,17 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from histo_nb.catalog import account, now
+from histo_nb.catalog import account, now, stamp
 from histo_nb.errors import HistoError
 from histo_nb.files import storage_errors
 
 STATUS = "status.json"
 WELL = ("running", "starting")  # states of a part
-STALE_S = 30.0  # a supervisor that has said nothing for so long does not answer
+STALE = timedelta(seconds=30)  # a supervisor that has said nothing for so long does not answer
 
 
 def service_folder(root: Path) -> Path:
@@ -73,12 +73,15 @@ def who_runs(root: Path) -> dict[str, Any] | None:
 
 
 def write_state(folder: Path, facts: dict[str, Any]) -> None:
-    """Leave what is known for others; where the disk is full, they learn that by themselves."""
+    """Leave what is known for others; where the disk is full, at least that this one lives."""
     path = folder / STATUS
     fresh = path.with_suffix(".new")  # ours alone: there is one service
-    with suppress(OSError):
-        fresh.write_text(json.dumps({**facts, "pid": os.getpid(), "at": now()}), encoding="utf-8")
+    try:
+        fresh.write_text(json.dumps({**facts, "pid": os.getpid()}), encoding="utf-8")
         fresh.replace(path)
+    except OSError:
+        with suppress(OSError):
+            os.utime(path)  # takes no room
 
 
 def read_state(root: Path) -> dict[str, Any]:
@@ -89,11 +92,12 @@ def read_state(root: Path) -> dict[str, Any]:
     who = who_runs(root)
     if who is None:
         return {"state": "not running", "since": None, "parts": [], "held": None}
-    said = _read(root / "service" / STATUS)
-    if said.get("pid") != who.get("pid"):  # it has just begun, or never says anything
-        said = {"at": who.get("since"), "parts": [], "held": None}
+    path = root / "service" / STATUS
+    said, told_at = _read(path), _written(path)
+    if "parts" not in said or said["pid"] != who.get("pid"):  # it has just begun, or says nothing
+        said, told_at = {"parts": [], "held": None}, who.get("since", "")
     known = {"since": who.get("since"), "pid": who.get("pid")}
-    if _age_s(said.get("at")) > STALE_S:
+    if told_at < stamp(datetime.now(UTC) - STALE):
         return {"state": "not answering", **known, "parts": [], "held": None}
     return {"state": "running", **known, "parts": said["parts"], "held": said["held"]}
 
@@ -111,10 +115,11 @@ def _read(path: Path) -> dict[str, Any]:
     return said if isinstance(said, dict) else {}
 
 
-def _age_s(at: Any) -> float:
-    if not isinstance(at, str):
-        return float("inf")
-    return (datetime.now(UTC) - datetime.fromisoformat(at)).total_seconds()
+def _written(path: Path) -> str:
+    try:
+        return stamp(datetime.fromtimestamp(path.stat().st_mtime, UTC))
+    except OSError:
+        return ""
 
 
 def _say(who: dict[str, Any]) -> str:

@@ -11,7 +11,6 @@ from histo_nb import catalog as module
 from histo_nb.catalog import Catalog, account
 from histo_nb.errors import CatalogError
 from histo_nb.home import Home, open_home
-from histo_nb.running.demo import fresh_home
 
 pytestmark = pytest.mark.databases
 
@@ -227,6 +226,8 @@ def test_numbers_of_numpy_are_taken(home):
 
 
 def test_a_home_may_keep_its_catalogue_to_itself(home, tmp_path):
+    from histo_nb.running.demo import fresh_home  # noqa: PLC0415 - torch, in each process above
+
     own = open_home(tmp_path / "demo", own_catalog=True)
     own.catalog.add_slide(slide(0))
     assert (own.root / "catalog.sqlite").is_file()

@@ -116,7 +116,7 @@ class HotFolder:
                     yield arrival
             self._over(away)
             self._show()
-        except CatalogError as error:
+        except (CatalogError, StorageError) as error:  # away, or no space for a row
             self._tell(away, error)
 
     def waiting(self) -> dict[str, str]:

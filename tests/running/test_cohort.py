@@ -199,6 +199,22 @@ def test_workers_with_another_code_or_home_are_refused(
     assert not Path("/nowhere").exists()
 
 
+def test_workers_that_join_while_it_runs_get_their_share(
+    ward: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(SCHEDULER, raising=False)
+    with LocalCluster(
+        n_workers=0, threads_per_worker=1, host="127.0.0.1", dashboard_address=None
+    ) as cluster:
+        monkeypatch.setenv(SCHEDULER, cluster.scheduler_address)
+        with Cohort(ward) as cohort:
+            assert cohort.n_workers == 0
+            later = threading.Timer(1.5, cluster.scale, [2])
+            later.start()
+            assert set(cohort.run(["S0", "S1", "S2"]).state) == {"done"}
+            later.join()
+
+
 def test_workers_of_this_machine(ward: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(SCHEDULER, raising=False)
     with Cohort(ward, spec=TWO) as cohort:

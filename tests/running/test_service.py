@@ -552,6 +552,7 @@ def test_systemd_is_told(
     name = f"@histo-{os.getpid()}" if is_abstract else str(tmp_path / "s")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as line:
         line.bind(name.replace("@", "\0", 1) if is_abstract else name)
+        line.settimeout(30)
         monkeypatch.setenv("NOTIFY_SOCKET", name)
         notify("READY=1", "STATUS=all well")
         assert line.recv(200) == b"READY=1\nSTATUS=all well"

@@ -53,7 +53,10 @@ def find_cohort(home: Home, sources: Sequence[str]) -> tuple[list[str], list[dic
     if not sources:
         return home.catalog.slides().slide_id.tolist(), []
     entries = [entry for source in sources for entry in _expand(source)]
-    home.catalog.slides([entry.slide_id for entry in entries if entry.slide_id] or ())
+    if not entries:
+        raise CatalogError(f"no slides in {', '.join(sources)}; give another folder or table")
+    if named := [entry.slide_id for entry in entries if entry.slide_id]:
+        home.catalog.slides(named)  # all must be there before any file is taken in
     found, refused = [], []
     files = [entry for entry in entries if entry.path]
     with tqdm(total=len(files), desc="intake", unit="slide", disable=not files) as bar:

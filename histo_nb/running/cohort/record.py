@@ -114,6 +114,7 @@ def _facts(
         "slides_per_hour": round(3600 * n_done / seconds, 1) if seconds else None,
         "counts": slides.state.value_counts().to_dict(),
         "model_id": cohort.card.model_id,
+        "normal_class": cohort.card.normal_class,
         "gate_passed": bool(gate and gate.get("passed") and not gate.get("lowered")),
         "spec": asdict(cohort.spec),
         "code": code_facts(),

@@ -97,12 +97,10 @@ class RunError(NotebookError):
 
 
 class StorageError(HistoError):
-    """A file could not be written: no space, no permission.
+    """A file could not be written: no space, no permission."""
 
-    Where space is lacking, `exit_code` is 75 (EX_TEMPFAIL): a scheduler may try again.
-    """
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
-        if "free some space" in message:  # the way out that `files` names, and no other
-            self.exit_code = 75
+class DiskFullError(StorageError):
+    """There is no space left; when there is some, the same work goes on."""
+
+    exit_code = 75  # EX_TEMPFAIL: a scheduler may try again

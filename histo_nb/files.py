@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from histo_nb.errors import HistoError, StorageError
+from histo_nb.errors import DiskFullError, HistoError, StorageError
 
 HASH_CHUNK = 1 << 22  # bytes read at a time: large enough for disks, small enough for memory
 
@@ -190,12 +190,13 @@ def storage_errors(path: Path) -> Iterator[None]:
     except HistoError:
         raise
     except Exception as error:
-        reason = REFUSALS.get(getattr(error, "errno", None) or 0)
-        if reason is None and _is_full(path):  # tifffile, safetensors and OpenCV do not say so
-            reason = REFUSALS[errno.ENOSPC]
-        if reason is None:
+        number = getattr(error, "errno", None) or 0
+        if number not in REFUSALS and _is_full(path):  # tifffile, safetensors, OpenCV do not say so
+            number = errno.ENOSPC
+        if number not in REFUSALS:
             raise
-        raise StorageError(f"cannot write {path}: {reason}, then run again") from error
+        kind = DiskFullError if number in (errno.ENOSPC, errno.EDQUOT) else StorageError
+        raise kind(f"cannot write {path}: {REFUSALS[number]}, then run again") from error
 
 
 def _is_full(path: Path) -> bool:
@@ -240,7 +241,7 @@ def check_free_space(folder: Path, needed: int) -> None:
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     free = shutil.disk_usage(there).free
     if free < 1.1 * needed:
-        raise StorageError(
+        raise DiskFullError(
             f"{folder} has {free / 1e9:.2f} GB free, about {needed / 1e9:.2f} GB are needed; "
             "free some space or set HISTO_HOME to a larger disk"
         )

@@ -6,6 +6,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 
 from histo_nb import catalog as module
 from histo_nb.catalog import Catalog, account
@@ -241,9 +242,11 @@ def test_a_server_that_was_restarted_is_asked_again(home):
         pytest.skip("SQLite has no server")
     home.catalog.add_slide(slide(0))
     pid = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-    with home.catalog.reading(), home.catalog.reading() as other:
-        other.exec_driver_sql(
-            f"{pid} WHERE datname = current_database() AND pid != pg_backend_pid()"
+    other = sa.create_engine(home.catalog.engine.url, poolclass=sa.NullPool)
+    with other.connect() as connection:
+        connection.exec_driver_sql(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid != pg_backend_pid()"
         )
     assert home.catalog.has_slide("S-0")
 

@@ -123,7 +123,7 @@ def test_no_container_may_more_than_it_must():
         assert container["resources"]["requests"].keys() == {"cpu", "memory"}
 
 
-def test_only_pods_of_the_cohort_reach_daskss_ports():
+def test_only_pods_of_the_cohort_reach_dasks_ports():
     policy = manifest("NetworkPolicy", "histo-closed")["spec"]
     (rule,) = policy["ingress"]
     (source,) = rule["from"]
@@ -194,26 +194,8 @@ def slurm() -> Any:
 
 
 def test_a_job_of_slurm_has_a_worker_a_core_and_ends_before_its_walltime(slurm):
-    asked = slurm.read_options(
-        [
-            "--cores",
-            "4",
-            "--memory-gb",
-            "2",
-            "--hours",
-            "6",
-            "--queue",
-            "night",
-            "--account",
-            "lab",
-            "--interface",
-            "lo",
-            "--",
-            "/slides",
-            "--report",
-            "none",
-        ]  # fmt: skip
-    )
+    words = "--cores 4 --memory-gb 2 --hours 6 --queue night --account lab --interface lo"
+    asked = slurm.read_options([*words.split(), "--", "/slides", "--report", "none"])
     assert asked.cohort == ["/slides", "--report", "none"]
     with slurm.SLURMCluster(**slurm.cluster_options(asked)) as cluster:
         script = cluster.job_script()

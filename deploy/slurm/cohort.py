@@ -3,7 +3,7 @@
     python deploy/slurm/cohort.py --jobs 10 --cores 8 -- /data/slides --report none
 
 Run it where jobs are submitted, for as long as the cohort lasts. It starts Dask's scheduler in its
-own process, asks SLURM for jobs with workers, and is `histo-nb cohort` with what stands behind `--`.
+own process, asks SLURM for jobs with workers, and is `histo-nb cohort`, given what is behind `--`.
 """
 
 import argparse
@@ -21,6 +21,7 @@ SPARE_MIN = 5  # so long before its walltime a job ends by itself
 
 
 def read_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Return what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--jobs", type=int, default=2, help="SLURM jobs, as many as it starts.")
     parser.add_argument("--cores", type=int, default=8, help="Of a job; one worker each.")
@@ -34,7 +35,7 @@ def read_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def cluster_options(asked: argparse.Namespace) -> dict[str, Any]:
-    """What `SLURMCluster` is made with."""
+    """Return what `SLURMCluster` is made with."""
     encrypted = dask.config.get("distributed.comm.tls.ca-file", None)
     return {
         "queue": asked.queue,
@@ -45,6 +46,7 @@ def cluster_options(asked: argparse.Namespace) -> dict[str, Any]:
         "walltime": f"{asked.hours:02}:00:00",
         "interface": asked.interface,
         "protocol": "tls://" if encrypted else "tcp://",
+        "scheduler_options": {"dashboard_address": "127.0.0.1:0"},
         "job_name": "histo-nb",
         "worker_extra_args": ["--lifetime", f"{60 * asked.hours - SPARE_MIN}m", "--no-dashboard"],
         # HISTO_HOME, HISTO_DATABASE_URL and DASK_… come with the environment, as sbatch does it.
@@ -52,10 +54,11 @@ def cluster_options(asked: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def main(arguments: Sequence[str] | None = None, cluster: Any = SLURMCluster) -> None:
-    asked = read_options(arguments)
+def main() -> None:
+    """Do a cohort; ends as `histo-nb cohort` does."""
+    asked = read_options()
     dask.config.set(SETTINGS)
-    with cluster(**cluster_options(asked)) as jobs:
+    with SLURMCluster(**cluster_options(asked)) as jobs:
         jobs.adapt(minimum_jobs=asked.jobs, maximum_jobs=asked.jobs)  # those that end, come again
         os.environ[SCHEDULER] = jobs.scheduler_address
         histo_nb(["cohort", *asked.cohort], prog_name="histo-nb")

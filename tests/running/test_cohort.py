@@ -215,6 +215,7 @@ def test_workers_that_join_while_it_runs_get_their_share(
             later.join()
 
 
+@pytest.mark.databases
 def test_workers_of_this_machine(ward: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(SCHEDULER, raising=False)
     with Cohort(ward, spec=TWO) as cohort:

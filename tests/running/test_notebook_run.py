@@ -93,7 +93,7 @@ def runner(home: Home, notebook: Path, *options: str) -> Iterator[subprocess.Pop
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONWARNINGS": "ignore"},
+        env={**os.environ, "PYTHONWARNINGS": "ignore", "TQDM_DISABLE": ""},
     )
     try:
         yield process

@@ -152,7 +152,7 @@ def _even_out(network: torch.nn.Module, dataset: Dataset, size: int) -> None:
 def learnt() -> tuple[Home, Dataset]:
     """A home with a data set of six patients, two of them to validate; made once."""
     folder = Path(_FOLDER.name)
-    home = open_home(folder / "learnt")
+    home = open_home(folder / "learnt", own_catalog=True)
     names = [
         add_slide(home, write_slide(folder / "slides" / f"T{i}.svs", 100 + i), f"T{i}")
         for i in range(6)

@@ -246,12 +246,14 @@ class Catalog:
             told = tell_row(connection, RESULTS, slide_id=slide_id, model_id=model_id)
             _note(connection, "slide analysed", slide_id, model_id, **told)
 
-    def results(self) -> pd.DataFrame:
-        """Return the latest result of each slide, the most abnormal first."""
+    def results(self, slide_ids: Iterable[str] | None = None) -> pd.DataFrame:
+        """Return the latest result of each slide, or of these slides, the most abnormal first."""
         columns = RESULTS.c
+        wanted = sa.true() if slide_ids is None else self.among(columns.slide_id, slide_ids)
         newest = (columns.analysed_at.desc(), columns.model_id)
         rank = sa.func.row_number().over(partition_by=columns.slide_id, order_by=newest)
-        ranked = sa.select(columns.slide_id, columns.model_id, rank.label("rank")).subquery()
+        named = sa.select(columns.slide_id, columns.model_id, rank.label("rank"))
+        ranked = named.where(wanted).subquery()
         is_newest = (
             (ranked.c.slide_id == columns.slide_id)
             & (ranked.c.model_id == columns.model_id)

@@ -145,6 +145,7 @@ def locked(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        fcntl.flock(handle, fcntl.LOCK_UN)  # a child that was forked meanwhile has the handle too
         os.close(handle)
 
 

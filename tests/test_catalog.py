@@ -217,6 +217,8 @@ def test_names_are_sorted_alike_in_every_database(home):
         home.catalog.add_slide(slide(i, slide_id=name))
         home.catalog.put_result(result(slide_id=name))
     assert home.catalog.results().slide_id.tolist() == ["S-A", "S-B", "S-a", "S-b", "S_1"]
+    assert home.catalog.results(["S-b", "S-A"]).slide_id.tolist() == ["S-A", "S-b"]
+    assert home.catalog.results([]).empty
 
 
 def test_numbers_of_numpy_are_taken(home):
@@ -241,7 +243,6 @@ def test_a_server_that_was_restarted_is_asked_again(home):
     if home.catalog.engine.dialect.name == "sqlite":
         pytest.skip("SQLite has no server")
     home.catalog.add_slide(slide(0))
-    pid = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
     other = sa.create_engine(home.catalog.engine.url, poolclass=sa.NullPool)
     with other.connect() as connection:
         connection.exec_driver_sql(

@@ -31,7 +31,10 @@ MANIFESTS = list(yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text("utf-
 SBATCH = DEPLOY / "slurm" / "cohort.sbatch"
 DASK = {"worker": dask_worker.main, "scheduler": dask_scheduler.main}
 PLAYED = {
-    "sbatch": 'setsid bash "$1" </dev/null >>"$PLAYED/log" 2>&1 &\necho "Submitted batch job $!"',
+    # It keeps a copy: the script is deleted as soon as it has answered.
+    "sbatch": 'cp "$1" "$PLAYED/job.$$"\n'
+    'setsid bash "$PLAYED/job.$$" </dev/null >>"$PLAYED/log" 2>&1 &\n'
+    'echo "Submitted batch job $!"',
     "scancel": 'for job; do kill -- -"$job"; done',
     "srun": 'while [[ $1 == -* ]]; do shift; done\nexec "$@"',
     "scontrol": 'echo "scontrol $*" >>"$PLAYED/log"',

@@ -22,8 +22,7 @@ def read_predictions(home: Home, tiles: pd.DataFrame) -> pd.DataFrame:
     of the slide.
     """
     found = [read_asked(home)]
-    results = home.catalog.results()
-    for path in results.result_path[results.slide_id.isin(tiles.slide_id.unique())]:
+    for path in home.catalog.results(tiles.slide_id.unique()).result_path:
         try:
             result = read_result(path)
         except HistoError:

@@ -170,8 +170,7 @@ def find_result(home: Home, slide_id: str) -> Path:
     CatalogError
         The slide was not analysed yet.
     """
-    results = home.catalog.results()
-    found = results.result_path[results.slide_id == slide_id]
+    found = home.catalog.results([slide_id]).result_path
     if found.empty:
         raise CatalogError(f"no result for {slide_id}; make one with `histo-nb analyse {slide_id}`")
     return Path(found.iloc[0])

@@ -15,7 +15,7 @@ LOOK_S, LIST_S = 0.04, 6e-6  # at a slide that is done; at a row of the worklist
 TRANSACTIONS, RENEW_S = 8, 15  # a slide from its file to its report; between renewals of a lease
 SQLITE, POSTGRES = 257, 111  # transactions a second
 SCHEDULER_S, DRIVER_S = 0.0025, 0.0017  # a slide
-FILES, OUTPUT_MB, ROWS_KB, DRIVER_KB = 11, 2.2, 3.2, 2.3  # a slide
+FILES, OUTPUT_MB, ROWS_KB, DRIVER_KB = 11, 2.2, 2.9, 2.3  # a slide
 PICTURES_MB, LINE_KB = 10.4, 0.14  # of cohort.html: 500 pictures, then a line a slide
 READ = 0.5  # share of a file that is decoded: the finest level, where tissue lies
 

@@ -63,17 +63,21 @@ def outputs(run: Run) -> str:
     return json.dumps(shown, ensure_ascii=False)
 
 
-def slides_of(home: Home) -> pd.DataFrame:
-    (path,) = home.runs.glob("*_cohort/slides.parquet")
-    return pd.read_parquet(path)
+def left(home: Home, name: str) -> Path:
+    """A file that the cohort of a home left, not the notebook around it."""
+    (page,) = home.runs.glob("*_cohort/cohort.html")
+    return page.with_name(name)
 
 
 def test_a_cohort_is_the_same_by_papermill_and_by_the_command_line(by_papermill, by_command_line):
-    tables = [slides_of(home) for home, _ in (by_papermill, by_command_line)]
+    homes = [home for home, _ in (by_papermill, by_command_line)]
+    specs = [json.loads(left(home, "run.json").read_text())["spec"] for home in homes]
+    assert specs[0] == specs[1]
+    tables = [pd.read_parquet(left(home, "slides.parquet")) for home in homes]
     assert [list(table.columns) for table in tables] == [COLUMNS] * 2
     assert tables[0].state.tolist() == ["done", "done", "failed"]
     own = [name for name in COLUMNS if name.startswith("seconds_") or name.endswith("_path")]
-    for table, (home, _) in zip(tables, (by_papermill, by_command_line), strict=True):
+    for table, home in zip(tables, homes, strict=True):
         table["reason"] = table.reason.str.replace(str(home.root.parent), "")
     pd.testing.assert_frame_equal(*(table.drop(columns=own) for table in tables))
     for pair in zip(*(table.result_path.dropna() for table in tables), strict=True):
@@ -88,8 +92,7 @@ def test_the_notebook_shows_slides_failures_and_times_and_names_its_page(by_pape
     assert shown.count('"image/png"') == 2
     for said in ("S0", "S1", "Tissue mask", "Intake: ", "slides_per_hour", "3 slides, 2 failures"):
         assert said in shown
-    (page,) = home.runs.glob("*_cohort/cohort.html")
-    assert str(page) in shown
+    assert str(left(home, "cohort.html")) in shown
 
 
 def test_what_it_shows_names_no_file(by_papermill):

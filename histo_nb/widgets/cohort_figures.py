@@ -17,7 +17,7 @@ def show_cohort(
 
     Abnormal ones, and those with reasons to doubt the answer, have a title in another colour.
     """
-    shown = suspicious_first(slides, normal=normal).head(n)
+    shown = suspicious_first(slides, normal=normal).tail(n)
     rows = max(-(-len(shown) // columns), 1)
     _, axes = plt.subplots(rows, columns, figsize=(2.6 * columns, 2.8 * rows), squeeze=False)
     for ax in axes.flat:
@@ -35,7 +35,7 @@ def _show_overview(path: object, ax: Axes) -> None:
     try:
         with Image.open(str(path)) as picture:
             ax.imshow(np.asarray(picture.convert("RGB")))
-    except OSError:
+    except KeyError:
         ax.text(0.5, 0.5, "no picture", ha="center", transform=ax.transAxes)
 
 

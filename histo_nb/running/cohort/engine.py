@@ -27,6 +27,11 @@ SETTINGS = {
     # The ledger counts how often a slide kills its worker; Dask would blame those that waited.
     "distributed.scheduler.allowed-failures": 1_000_000,
     "distributed.scheduler.worker-ttl": None,  # the worker itself ends what hangs
+    # Memory is the libraries', not Dask's, which could neither spill it nor wait for it to go; at
+    # 0.95 of its share a worker is still ended.
+    "distributed.worker.memory.target": False,
+    "distributed.worker.memory.spill": False,
+    "distributed.worker.memory.pause": False,
     "distributed.comm.timeouts.connect": f"{CONNECT_S:g}s",
 }
 # One thread a worker, for the libraries that ask; and no bars of tiles beside the cohort's own.
@@ -37,6 +42,8 @@ Ended = tuple[Job, Outcome | BaseException]
 
 class EngineLostError(HistoError):
     """The engine is gone with all it was given; what is done stands in the ledger."""
+
+    exit_code = 75  # EX_TEMPFAIL: a scheduler may try again
 
 
 class Engine(Protocol):

@@ -1,6 +1,5 @@
 """Many slides through mask, tile, analyse, report: unattended, resumable, on many processes."""
 
-import os
 import threading
 import time
 from collections.abc import Iterable
@@ -55,7 +54,6 @@ class Cohort:
         )
         self.home, self.spec = home, replace(spec, runtime=runtime, precision=precision)
         self._again, self._place = again, find_place(home)
-        self._n_threads = max((os.cpu_count() or 1) // (spec.n_workers or 10**6), 1)
         self._engine: Engine | None = open_engine(spec.n_workers)
 
     def __enter__(self) -> "Cohort":
@@ -109,7 +107,6 @@ class Cohort:
             model_id=self.card.model_id,
             spec=self.spec,
             again=self._again,
-            n_threads=self._n_threads,
         )
 
     def _step(self, queue: JobQueue, bar: Any) -> None:
@@ -120,7 +117,8 @@ class Cohort:
             if queue.note(job, outcome):
                 bar.update()
         per_hour = 3600 * bar.n / max(bar.format_dict["elapsed"], 1e-9)
-        bar.set_postfix_str(f"{per_hour:,.0f} an hour, {queue.n_failed} failed", refresh=False)
+        said = f"{self.n_workers} workers, {per_hour:,.0f} an hour, {queue.n_failed} failed"
+        bar.set_postfix_str(said, refresh=False)
 
     def _reopen(self, stop: threading.Event) -> None:
         """Wait for the scheduler to come back, with growing pauses."""

@@ -1,7 +1,7 @@
 """How a cohort is worked on."""
 
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 from histo_nb.errors import SpecError
 from histo_nb.geometry import check_positive
@@ -31,17 +31,14 @@ class CohortSpec:
             raise SpecError(f"n_workers={self.n_workers} must not be below 0; 0 = one a core")
         if self.report not in get_args(ReportKind):
             raise SpecError(f"report={self.report!r}; choose {' or '.join(get_args(ReportKind))}")
-        self.analysis(n_threads=1)
+        self.analysis  # noqa: B018 - checks itself
 
-    def analysis(self, *, n_threads: int) -> AnalysisSpec:
-        """Return how one worker analyses."""
+    @property
+    def analysis(self) -> AnalysisSpec:
+        """How one worker analyses: on one core, as there is a worker for each."""
         return AnalysisSpec(
             min_tissue=self.min_tissue,
             runtime=self.runtime,
             precision=self.precision,
-            n_threads=n_threads,
+            n_threads=1,
         )
-
-    def facts(self) -> dict[str, Any]:
-        """Return all of it, fit for JSON."""
-        return asdict(self)

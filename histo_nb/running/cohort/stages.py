@@ -52,16 +52,14 @@ def open_model(folder: Path) -> Model:
 class Bench:
     """What a worker keeps from slide to slide: the home, the opened model."""
 
-    def __init__(self, home: Home, folder: Path, *, spec: CohortSpec, n_threads: int = 1) -> None:
+    def __init__(self, home: Home, folder: Path, *, spec: CohortSpec) -> None:
         self.home, self.spec, self.model = home, spec, open_model(folder)
         self.tiling = TileSpec(min_tissue=spec.min_tissue, **slide_tiling(self.model.card))
-        self._n_threads = n_threads
 
     @cached_property
     def analyser(self) -> Analyser:
         """The opened network; slides that are done already need none."""
-        spec = self.spec.analysis(n_threads=self._n_threads)
-        return Analyser(self.home, self.model.folder, spec=spec)
+        return Analyser(self.home, self.model.folder, spec=self.spec.analysis)
 
 
 class SlideStages:

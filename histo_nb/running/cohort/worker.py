@@ -59,7 +59,6 @@ class Job:
     place: Place
     model_id: str
     spec: CohortSpec
-    n_threads: int = 1
     again: bool = False  # also what failed before
 
 
@@ -83,7 +82,7 @@ class Outcome:
 def work_slide(job: Job) -> Outcome:
     """Do what is not done yet of a slide, and say what became of it."""
     try:
-        bench = _bench(job.place, job.model_id, job.spec, job.n_threads)
+        bench = _bench(job.place, job.model_id, job.spec)
         ledger = Ledger(bench.home.catalog, lease_s=job.spec.lease_s, tries=job.spec.tries)
         return _Slide(SlideStages(bench, job.slide_id), ledger, job).run()
     except HistoError as error:  # the home, its catalogue or the model: no slide's fault
@@ -91,7 +90,7 @@ def work_slide(job: Job) -> Outcome:
 
 
 @lru_cache(maxsize=1)  # the model is opened once a process
-def _bench(place: Place, model_id: str, spec: CohortSpec, n_threads: int) -> Bench:
+def _bench(place: Place, model_id: str, spec: CohortSpec) -> Bench:
     if not Path(place.root, "models", model_id).is_dir():
         raise SpecError(
             f"a worker on {platform.node()} does not see {place.root}; HISTO_HOME must lie on a "
@@ -103,7 +102,7 @@ def _bench(place: Place, model_id: str, spec: CohortSpec, n_threads: int) -> Ben
             f"a worker on {platform.node()} has another version of histo_nb, or another "
             "HISTO_DATABASE_URL, than the cohort; give all the same"
         )
-    return Bench(home, home.models / model_id, spec=spec, n_threads=n_threads)
+    return Bench(home, home.models / model_id, spec=spec)
 
 
 class _Slide:

@@ -7,8 +7,8 @@ studio, over slides that are spoilt here; `docs/img/operations.png` the operatio
 `docs/img/rack.png` the rack panel after a morning that is played here: a rack with spoilt slides
 and faults, two files that are refused; `docs/img/evaluation.png` and `docs/img/gradcam.png` what
 the model in production is worth and where it looks; `docs/img/analysis.png` the most suspicious
-slide; `docs/img/notebook.png` a notebook in JupyterLab, the last one executed, else the first one
-of `notebooks/`.
+slide; `docs/img/cohort.png` the page of a cohort of all slides; `docs/img/notebook.png` a notebook
+in JupyterLab, the last one executed, else the first one of `notebooks/`.
 """
 
 import json
@@ -38,6 +38,7 @@ from histo_nb.masking.masks import mask_slides
 from histo_nb.model.bundle import open_bundle
 from histo_nb.model.registry import production_model
 from histo_nb.reviews import Judgement, find_signature, judge, region_key
+from histo_nb.running.cohort.record import run_cohort
 from histo_nb.running.demo import home_with_results
 from histo_nb.running.links import make_link
 from histo_nb.running.serve import serve_dashboards
@@ -231,15 +232,31 @@ def _serving_cell(home: Home, code: str) -> Iterator[str]:
             yield server.url
 
 
-def refuse_files(home: Home, folder: Path) -> None:
-    """Give a home two slides that intake refuses: one cut off, one that does not say its mpp."""
+def picture_cohort(browser: Browser, home: Home, bad: list[Path]) -> Path:
+    """Take all slides, and files that are refused, through a cohort; write its page's picture."""
+    names = home.catalog.slides().slide_id.tolist()
+    done = run_cohort(home, [*map(str, bad), *names])
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto(done.page.as_uri())
+    page.screenshot(path=PICTURES / "cohort.png")
+    page.close()
+    return PICTURES / "cohort.png"
+
+
+def write_bad_files(folder: Path) -> list[Path]:
+    """Write two slides that intake refuses: one does not say its mpp, one is cut off."""
     glass = draw_glass("P9", diagnosis="adenoma", seed=9, spec=DrawnSpec(size_um=(2400, 1800)))
     whole = write_scan(glass, folder / "whole.svs", spec=ScanSpec()).read_bytes()
-    spec = IntakeSpec(source="hot folder")
-    (folder / "silent.svs").write_bytes(whole.replace(b"|MPP = ", b"|XPP = "))
-    (folder / "cut.svs").write_bytes(whole[: len(whole) * 2 // 3])
-    for name in ("silent.svs", "cut.svs"):
-        receive(folder / name, home, spec=spec)
+    silent, cut = folder / "silent.svs", folder / "cut.svs"
+    silent.write_bytes(whole.replace(b"|MPP = ", b"|XPP = "))
+    cut.write_bytes(whole[: len(whole) * 2 // 3])
+    return [silent, cut]
+
+
+def refuse_files(home: Home, files: list[Path]) -> None:
+    """Give a home slides that intake refused, and one that waits."""
+    for path in files:
+        receive(path, home, spec=IntakeSpec(source="hot folder"))
     home.catalog.put_waiting("hot folder", {"0": "not whole yet: it still grows"})
 
 
@@ -343,7 +360,9 @@ def main() -> None:
             print(picture_notebook(browser, notebook))
         with tempfile.TemporaryDirectory() as name:
             room = open_home(Path(name) / "home")
-            refuse_files(room, Path(name))
+            bad = write_bad_files(Path(name))
+            print(picture_cohort(browser, home, bad))
+            refuse_files(room, bad)
             masked = open_home(Path(name) / "masked")
             fill_masked(masked)
             print(picture_board(browser, masked))

@@ -170,7 +170,7 @@ def titles(axes: Any) -> list[str]:
 def test_suspicious_slides_are_drawn_first_and_marked():
     rows = [row("S-1"), row("S-2", slide_class="adenoma", n_doubts=2), row("S-3", state="failed")]
     axes = show_cohort(pd.DataFrame(rows, columns=COLUMNS))
-    assert titles(axes) == ["S-2\nadenoma 80%, 2 doubts", "S-1\nnormal 80%"]
+    assert titles(axes) == ["S-2\nadenoma 80%, doubts: 2", "S-1\nnormal 80%"]
     assert [ax.title.get_color() for ax in axes.flat[:2]] == [SURE, "black"]
     assert axes.flat[0].texts[0].get_text() == "no picture"
     axes = show_cohort(pd.DataFrame(rows, columns=COLUMNS), normal="adenoma", n=1)

@@ -17,14 +17,14 @@ def show_cohort(
 
     Abnormal ones, and those with reasons to doubt the answer, have a title in another colour.
     """
-    shown = suspicious_first(slides, normal=normal).tail(n)
+    shown = suspicious_first(slides, normal=normal).head(n)
     rows = max(-(-len(shown) // columns), 1)
     _, axes = plt.subplots(rows, columns, figsize=(2.6 * columns, 2.8 * rows), squeeze=False)
     for ax in axes.flat:
         ax.set_axis_off()
     for ax, row in zip(axes.flat, shown.to_dict("records"), strict=False):
         _show_overview(row["overview_path"], ax)
-        doubts = f", {row['n_doubts']:.0f} doubts" if row["n_doubts"] else ""
+        doubts = f", doubts: {row['n_doubts']:.0f}" if row["n_doubts"] else ""
         title = f"{row['slide_id']}\n{row['slide_class']} {row['confidence']:.0%}{doubts}"
         ax.set_title(title, fontsize=8, color=SURE if row["is_abnormal"] or doubts else "black")
     return np.asarray(axes)
@@ -35,7 +35,7 @@ def _show_overview(path: object, ax: Axes) -> None:
     try:
         with Image.open(str(path)) as picture:
             ax.imshow(np.asarray(picture.convert("RGB")))
-    except KeyError:
+    except OSError:
         ax.text(0.5, 0.5, "no picture", ha="center", transform=ax.transAxes)
 
 

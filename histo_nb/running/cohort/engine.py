@@ -4,6 +4,7 @@ An engine may lose everything at any moment; the ledger knows what was done. Das
 as pickles: its ports belong on this machine, in a closed network, or behind TLS.
 """
 
+import logging
 import os
 import queue
 import secrets
@@ -177,6 +178,7 @@ def _start_here(n_workers: int) -> "Client":
         threads_per_worker=1,
         host="127.0.0.1",
         dashboard_address=None,
+        silence_logs=logging.ERROR,  # that a worker was killed is said in the ledger
         env=dict.fromkeys(QUIET, "1"),
     )
     return Client(cluster, set_as_default=False)

@@ -183,6 +183,8 @@ def test_suspicious_slides_are_drawn_first_and_marked():
 def test_a_cohort_without_an_answer_can_be_drawn(rows):
     table = pd.DataFrame(rows, columns=COLUMNS)
     assert titles(show_cohort(table)) == []
-    names = [label.get_text() for label in show_stage_times(table).get_yticklabels()]
+    ax = show_stage_times(table)
+    ax.figure.canvas.draw()
+    names = [label.get_text() for label in ax.get_yticklabels()]
     assert names[0] == "Tissue mask, 0 s in all"
     plt.close("all")

@@ -49,6 +49,7 @@ def show_stage_times(slides: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ]
     ax.boxplot(seconds, tick_labels=names, orientation="horizontal", whis=(5, 95))
     ax.invert_yaxis()
-    ax.set_xscale("log")
+    if any((s > 0).any() for s in seconds):
+        ax.set_xscale("log")
     ax.set_xlabel("seconds a slide")
     return ax

@@ -1,6 +1,5 @@
 """The patient's page: one signed result in plain words, with the picture. No script, no numbers."""
 
-import base64
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from shapely.geometry.base import BaseGeometry
 from histo_nb.errors import HistoError, SlideError
 from histo_nb.export.pictures import Picture, paint_overview
 from histo_nb.export.report import say_time
+from histo_nb.export.templates import jpeg_uri
 from histo_nb.home import Home
 from histo_nb.reviews import find_signature, settle_places
 from histo_nb.slide import Slide
@@ -125,9 +125,5 @@ def _fill(**facts: object) -> str:
     here = FileSystemLoader(Path(__file__).parent)
     templates = Environment(loader=here, autoescape=True, undefined=StrictUndefined)
     return templates.get_template("patient.html.j2").render(
-        style=style("patient"), data=_data_uri, **facts
+        style=style("patient"), data=jpeg_uri, **facts
     )
-
-
-def _data_uri(picture: Picture) -> str:
-    return f"data:image/jpeg;base64,{base64.b64encode(picture.jpeg).decode()}"

@@ -31,7 +31,7 @@ from histo_nb.running.notebook_kernel import ENGINE, KernelSpec
 from histo_nb.running.notebook_page import make_page
 from histo_nb.running.notebook_parameters import Parameter, check_values, read_parameters
 
-ANALYSES = ("analyse_slides(", "production_model(")  # a notebook that needs a model
+ANALYSES = ("analyse_slides(", "run_cohort(", "production_model(")  # a notebook that needs a model
 PROMOTES = ("pass_gate(", "promote(")  # … unless it puts one into production itself
 
 

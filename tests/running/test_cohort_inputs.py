@@ -131,3 +131,17 @@ def test_the_command_says_what_happened(home: Home, folder: Path, call: Any) -> 
     with home.catalog.reading() as connection:
         runs = connection.execute(RUNS.select()).all()
     assert [(row.notebook, row.status) for row in runs] == [("cohort", "done")] * 2
+
+
+def test_a_missing_file_of_a_table_is_not_named(
+    home: Home, folder: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture
+) -> None:
+    path = folder / "cohort.csv"
+    path.write_text("path\nErika Mustermann 0.svs\nErika gone.svs\n")
+    found, refused = find_cohort(home, [str(path)])
+    assert len(found) == 1
+    assert refused[0]["slide_id"] == "file 2"
+    assert "does not exist" in refused[0]["error"] or "no such" in refused[0]["error"].lower()
+    shown = json.dumps(refused) + caplog.text + "".join(capsys.readouterr())
+    assert "Erika" not in shown
+    assert "Mustermann" not in shown

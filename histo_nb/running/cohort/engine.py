@@ -100,7 +100,7 @@ class DaskEngine:
         """Processes that work; asked for once a second."""
         if time.monotonic() - self._counted_at > COUNT_S:
             with _lost_by_name():
-                self._n_workers = len(self._client.scheduler_info()["workers"])
+                self._n_workers = len(self._client.scheduler_info(n_workers=-1)["workers"])
             self._counted_at = time.monotonic()
         return self._n_workers
 
@@ -177,7 +177,8 @@ def _start_here(n_workers: int) -> "Client":
         n_workers=n_workers,
         threads_per_worker=1,
         host="127.0.0.1",
-        dashboard_address=None,
+        dashboard_address="127.0.0.1:0",  # a free port; and no dashboard behind it
+        scheduler_kwargs={"dashboard": False},
         silence_logs=logging.ERROR,  # that a worker was killed is said in the ledger
         env=dict.fromkeys(QUIET, "1"),
     )

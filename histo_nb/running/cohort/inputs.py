@@ -1,6 +1,5 @@
 """Which slides a cohort is of: those of the catalogue, of a folder, or of a table."""
 
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,8 +12,6 @@ from histo_nb.errors import CatalogError, SlideError, TableError
 from histo_nb.home import Home
 from histo_nb.scanning.fileset import find_slides, gather
 from histo_nb.scanning.intake import Arrival, IntakeSpec, fingerprint, receive
-
-log = logging.getLogger(__name__)
 
 TABLES = (".csv", ".parquet")
 KNOWN = ("slide_id", "path", "patient_id", "slide_mpp")  # columns of a table
@@ -125,13 +122,12 @@ def _read_entry(row: dict[Any, Any], table: Path) -> Entry:
 
 
 def _enter(entry: Entry, home: Home, *, number: int) -> Arrival:
-    """Take in a file, unless it is known as it is; of its name nothing is said but here."""
+    """Take in a file, unless it is known as it is; of its name nothing is said."""
     assert entry.path
     try:
         return _find_known(entry, home) or receive(entry.path, home, spec=entry.spec)
     except (SlideError, CatalogError) as error:
         name = f"file {number}"
-        log.warning("%s is %s", name, entry.path)
         said = str(error).replace(str(entry.path), name).replace(entry.path.name, name)
         return Arrival(quarantine_id=name, reason=said, step="files", new=False)
 

@@ -108,7 +108,7 @@ def read_result(folder: Path | str) -> SlideResult:
     folder = Path(folder)
     try:
         return SlideResult(
-            **_read_facts(folder),
+            **read_facts(folder),
             predictions=read_table(folder / "predictions.parquet", PREDICTIONS),
             regions=read_geojson(folder / "regions.geojson"),
         )
@@ -116,7 +116,14 @@ def read_result(folder: Path | str) -> SlideResult:
         raise _not_whole(folder, error) from error
 
 
-def _read_facts(folder: Path) -> dict[str, Any]:
+def read_facts(folder: Path) -> dict[str, Any]:
+    """Return all that a result says but its tables, by the names of `SlideResult`.
+
+    Raises
+    ------
+    CatalogError
+        The folder holds no whole result.
+    """
     try:
         facts = _read_json(folder / "result.json")
         if (folder / PROVENANCE).is_file():  # results of earlier versions have none
@@ -158,7 +165,7 @@ def read_classes(folder: Path | str) -> tuple[list[str], str]:
     CatalogError
         The folder holds no whole result.
     """
-    facts = _read_facts(Path(folder))
+    facts = read_facts(Path(folder))
     return list(facts["classes"]), str(facts["normal_class"])
 
 

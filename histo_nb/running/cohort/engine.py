@@ -33,10 +33,10 @@ SETTINGS = {
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
+    # Before a worker starts: no bars of tiles beside the cohort's. (One thread is Dask's default.)
+    "distributed.nanny.pre-spawn-environ.TQDM_DISABLE": 1,
     "distributed.comm.timeouts.connect": f"{CONNECT_S:g}s",
 }
-# One thread a worker, for the libraries that ask; and no bars of tiles beside the cohort's own.
-QUIET = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TQDM_DISABLE")
 
 Ended = tuple[Job, Outcome | BaseException]
 
@@ -180,7 +180,6 @@ def _start_here(n_workers: int) -> "Client":
         dashboard_address="127.0.0.1:0",  # a free port; and no dashboard behind it
         scheduler_kwargs={"dashboard": False},
         silence_logs=logging.ERROR,  # that a worker was killed is said in the ledger
-        env=dict.fromkeys(QUIET, "1"),
     )
     return Client(cluster, set_as_default=False)
 

@@ -26,8 +26,7 @@ from histo_nb.errors import (
 from histo_nb.files import hash_content
 from histo_nb.home import Home, open_home
 from histo_nb.inference.provenance import code_facts
-from histo_nb.inference.result import read_result
-from histo_nb.inference.trust import reasons_for_doubt
+from histo_nb.inference.result import read_facts
 from histo_nb.masking.masks import describe_mask
 from histo_nb.running.cohort.ledger import Lease, LeaseLostError, Ledger, Work
 from histo_nb.running.cohort.spec import CohortSpec
@@ -197,15 +196,14 @@ class _Slide:
 
     def _facts(self) -> dict[str, Any]:
         stages = self._stages
-        result = read_result(stages.result_folder)
+        said = read_facts(stages.result_folder)
+        filed = stages.home.catalog.result(stages.slide_id, stages.result_folder.name)
         report, overview = (stages.report_folder / n for n in ("report.html", "overview.jpg"))
         seconds = {f"seconds_{stage}": self._said(stage, "seconds") for stage in STAGES}
         return {
-            "slide_class": result.slide_class,
-            "confidence": result.confidence,
-            "abnormal_fraction": result.abnormal_fraction,
-            "n_tiles": result.n_tiles,
-            "n_doubts": len(reasons_for_doubt(result)),
+            **{name: said[name] for name in ("slide_class", "confidence", "abnormal_fraction")},
+            "n_tiles": filed["n_tiles"] if filed else None,
+            "n_doubts": len(said["doubts"] or ()) + (not said["gate_passed"]),
             "quality_flags": describe_mask(stages.home, stages.slide_id)["quality_flags"],
             **seconds,
             "result_path": str(stages.result_folder),

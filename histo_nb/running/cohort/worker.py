@@ -168,9 +168,9 @@ class _Slide:
                 self._ledger.fail(lease, f"{type(error).__name__}: {error}", for_good=False)
         if isinstance(error, StorageError | BundleError | CatalogError):
             return self._outcome("stopped", stage, error=error)
-        return (
-            self._outcome("held", stage) if isinstance(error, BusyError) else self._not_ours(stage)
-        )
+        if isinstance(error, BusyError):
+            return self._outcome("held", stage)
+        return self._not_ours(stage)
 
     def _not_ours(self, stage: str) -> Outcome:
         """Return what the ledger says of a stage that could not be taken, or was not finished."""

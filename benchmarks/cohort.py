@@ -184,16 +184,14 @@ def measure_night(home: Home) -> dict[str, Any]:
 
 
 def _trend(rows: list[tuple[float, int]], n_slides: int) -> dict[str, Any]:
-    """Return memory and files at a tenth of the time and at its end, and the slope between."""
+    """Return memory and files in each fifth of the time, and the slope of the last three."""
     uss, files = (np.array(column, float) for column in zip(*rows, strict=True))
-    tenth = len(uss) // 10
-    when = np.linspace(0, n_slides, len(uss))
-    slope = np.polyfit(when[tenth:], uss[tenth:], 1)[0]
-    ends = slice(0, tenth + 1), slice(-tenth - 1, None)
+    when, settled = np.linspace(0, n_slides, len(uss)), 2 * len(uss) // 5
+    slope = np.polyfit(when[settled:], uss[settled:], 1)[0]
     return {
-        "uss_mb": [round(float(np.median(uss[end])), 1) for end in ends],
+        "uss_mb": [round(float(np.median(part)), 1) for part in np.array_split(uss, 5)],
         "slope_mb_per_100_slides": round(100 * float(slope), 2),
-        "open_files": [int(np.median(files[end])) for end in ends],
+        "open_files": [int(np.median(part)) for part in np.array_split(files, 5)],
     }
 
 

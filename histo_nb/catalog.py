@@ -10,7 +10,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from functools import lru_cache
 from operator import methodcaller
@@ -21,10 +21,10 @@ import numpy as np
 import pandas as pd
 import sqlalchemy as sa
 
-from histo_nb.errors import CatalogError, ReviewError
+from histo_nb.errors import CatalogAwayError, CatalogError, DiskFullError, HistoError, ReviewError
 from histo_nb.files import locked, storage_errors
 from histo_nb.history import add_event, tell_row
-from histo_nb.migrations import bring_up_to_date, say_place
+from histo_nb.migrations import bring_up_to_date, check_url, say_place
 from histo_nb.schema import (
     ARRIVALS,
     EVENTS,
@@ -44,6 +44,9 @@ for _kind in (np.int32, np.int64, np.float32, np.bool_):  # SQLite would keep th
 
 _MAKING = threading.Lock()  # threads that start together get one engine, not one each
 SAID = ("event_id", "at", "who", "what", "subject", "detail")  # of an event; the rest seals it
+AWAY = (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError)
+BROKEN = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_READONLY)  # will not come right by waiting
+TURN_S = 60.0  # what a writer waits for others; each takes milliseconds
 WAL_ATTEMPTS = 300  # a tenth of a second apart
 
 
@@ -431,7 +434,15 @@ class Catalog:
             yield
             return
         path = Path(f"{self.engine.url.database}-turn")
-        with storage_errors(path), locked(path):
+        with storage_errors(path), ExitStack() as stack:
+            try:
+                stack.enter_context(locked(path, timeout_s=TURN_S))
+            except TimeoutError:
+                raise CatalogAwayError(
+                    f"another process has held the catalogue {say_place(self.engine.url)} for "
+                    f"{TURN_S:g} s; end the one that hangs or is stopped "
+                    f"(`fuser {path}` names all), then run again"
+                ) from None
             yield
 
 
@@ -463,12 +474,18 @@ def _named_errors(url: sa.URL, clash: str = "") -> Iterator[None]:
         yield
     except sa.exc.IntegrityError as error:
         raise CatalogError(clash or str(error.orig)) from error
-    except (sa.exc.DatabaseError, sa.exc.TimeoutError) as error:
-        reason = getattr(error, "orig", error)
-        raise CatalogError(
-            f"the catalogue {say_place(url)} answers: {reason}; "
+    except (sa.exc.DatabaseError, sa.exc.InterfaceError, sa.exc.TimeoutError) as error:
+        raise _kind_of(error)(
+            f"the catalogue {say_place(url)} answers: {getattr(error, 'orig', error)}; "
             "check its disk, HISTO_HOME and HISTO_DATABASE_URL"
         ) from error
+
+
+def _kind_of(error: sa.exc.SQLAlchemyError) -> type[HistoError]:
+    code = getattr(getattr(error, "orig", None), "sqlite_errorcode", 0) & 0xFF  # of SQLite only
+    if code == sqlite3.SQLITE_FULL:
+        return DiskFullError
+    return CatalogAwayError if isinstance(error, AWAY) and code not in BROKEN else CatalogError
 
 
 @lru_cache(maxsize=8)
@@ -484,6 +501,7 @@ def _engine(url: str | sa.URL, _process: int) -> sa.Engine:
             "postgresql+psycopg://user:password@host/name, with its driver installed and what "
             "is no letter or digit in the password written as in %40"
         ) from None
+    check_url(engine.url)
     if engine.dialect.name == "sqlite":
         sa.event.listen(engine, "connect", _configure_sqlite)
         sa.event.listen(engine, "begin", _begin_immediately)

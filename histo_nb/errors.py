@@ -69,6 +69,12 @@ class CatalogError(HistoError):
     """The catalogue lacks something, or already has it."""
 
 
+class CatalogAwayError(CatalogError):
+    """The catalogue does not answer, or another process holds it for too long."""
+
+    exit_code = 75  # EX_TEMPFAIL: a scheduler may try again
+
+
 class ReviewError(HistoError):
     """A judgement of a slide cannot be written as it is."""
 

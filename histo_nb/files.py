@@ -5,10 +5,17 @@ import fcntl
 import hashlib
 import json
 import os
+import platform
+import re
 import secrets
 import shutil
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
+from functools import cache
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +24,14 @@ from histo_nb.errors import DiskFullError, HistoError, StorageError
 HASH_CHUNK = 1 << 22  # bytes read at a time: large enough for disks, small enough for memory
 
 NEARLY_FULL = 1 << 20  # bytes; a write that failed with less than this left has met a full disk
+
+NEW, OLD = "n", "o"  # temporary names: of what is being written, and of what it replaces
+LEFT = re.compile(
+    r"\.(?P<kind>[no])(?P<machine>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{8}-(?P<name>.+)", re.DOTALL
+)
+DAY_S = 86400.0  # nothing is written for so long; nor do two clocks differ so much
+QUICK_S, REST = 0.001, 100  # a look through a folder that took longer is not repeated for 100 times
+_SWEEP_AT: dict[Path, float] = {}  # clock; when a large folder is looked through again
 
 REFUSALS = {
     errno.ENOSPC: "the disk is full; free some space",
@@ -37,7 +52,8 @@ def writing(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside `path`; rename it to `path` if the block succeeds.
 
     A reader sees the old file or the whole new one, never half of it; after an error nothing is
-    left behind. The suffix is kept, since writers choose the format by it.
+    left behind. The suffix is kept, since writers choose the format by it. What a killed process
+    left in the folder is swept by the next that writes there.
 
     Raises
     ------
@@ -49,6 +65,7 @@ def writing(path: Path) -> Iterator[Path]:
     try:
         with storage_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
+            _sweep(path.parent)
             yield temporary
             sync(temporary)
             temporary.replace(path)
@@ -68,10 +85,11 @@ def writing_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
         As `writing`, or `path` exists already and is not to be replaced.
     """
     path = Path(path)
-    temporary, retired = _beside(path), _beside(path)
+    temporary, retired = _beside(path), _beside(path, OLD)
     try:
         with storage_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
+            _sweep(path.parent)
             temporary.mkdir()
             yield temporary
             if replace:
@@ -139,13 +157,45 @@ def _lock(path: Path, *, wait: bool = False) -> int:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock of a file; another process that wants it waits."""
-    handle = _lock(path, wait=True)
+def locked(path: Path, *, timeout_s: float | None = None) -> Iterator[None]:
+    """Hold the lock of a file; another process that wants it waits.
+
+    Raises
+    ------
+    TimeoutError
+        Another has held it for `timeout_s`; None = waits for ever.
+    """
+    handle = _lock(path, wait=True) if timeout_s is None else _lock_within(path, timeout_s)
     try:
         yield
     finally:
         fcntl.flock(handle, fcntl.LOCK_UN)  # a child that was forked meanwhile has the handle too
+        os.close(handle)
+
+
+def _lock_within(path: Path, timeout_s: float) -> int:
+    with suppress(BlockingIOError):
+        return _lock(path)
+    # Asked in a thread, which waits in the system's queue: to ask again and again lets some starve.
+    waiting: Future[int] = Future()
+    threading.Thread(target=_lock_later, args=(path, waiting), daemon=True).start()
+    try:
+        return waiting.result(timeout_s)
+    except BaseException:
+        if not waiting.cancel() and not waiting.exception():  # it came in this very moment
+            os.close(waiting.result())
+        raise
+
+
+def _lock_later(path: Path, waiting: "Future[int]") -> None:
+    try:
+        handle = _lock(path, wait=True)
+    except OSError as error:
+        waiting.set_exception(error)
+        return
+    if waiting.set_running_or_notify_cancel():
+        waiting.set_result(handle)
+    else:
         os.close(handle)
 
 
@@ -170,7 +220,7 @@ def copy_hashed(source: Path, target: Path) -> str:
 
 def publish(path: Path, target: Path) -> Path:
     """Rename a whole file or folder to its final name, whatever lay there, and return the name."""
-    retired = _beside(target)
+    retired = _beside(target, OLD)
     if target.is_dir():  # set aside first: deleting it takes time, and a kill would leave half
         target.rename(retired)
     path.rename(target)
@@ -179,8 +229,56 @@ def publish(path: Path, target: Path) -> Path:
     return target
 
 
-def _beside(path: Path) -> Path:
-    return path.with_name(f".{secrets.token_hex(6)}-{path.name}")
+def _beside(path: Path, kind: str = NEW) -> Path:
+    who = f"{kind}{_machine()}-{os.getpid()}-{secrets.token_hex(4)}"
+    return path.with_name(f".{who}-{path.name}")
+
+
+def _sweep(folder: Path) -> None:
+    """Delete what killed processes left in a folder; a large one is looked through seldom."""
+    began = time.monotonic()
+    if began < _SWEEP_AT.get(folder, 0.0):
+        return
+    for name in os.listdir(folder):
+        if (found := LEFT.fullmatch(name)) and _is_left(folder, found):
+            shutil.rmtree(folder / name, ignore_errors=True)
+            with suppress(OSError):
+                (folder / name).unlink()
+    took_s = time.monotonic() - began
+    if took_s > QUICK_S:
+        _SWEEP_AT[folder] = time.monotonic() + REST * took_s
+
+
+def _is_left(folder: Path, found: "re.Match[str]") -> bool:
+    if found["kind"] == OLD and not (folder / found["name"]).exists():
+        return False  # killed between two renames: it is all there is
+    try:
+        written = (folder / found[0]).lstat().st_mtime
+    except OSError:  # just renamed
+        return False
+    if found["machine"] != _machine():  # of processes elsewhere nothing is known
+        return time.time() - written > DAY_S
+    return _started(int(found["pid"])) > written + DAY_S
+
+
+def _started(pid: int) -> float:
+    """Return when a process of this machine started, in seconds since 1970; inf = it has ended."""
+    import psutil  # noqa: PLC0415 - seldom needed
+
+    try:
+        process = psutil.Process(pid)
+        return inf if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
+    except psutil.Error:
+        return inf
+
+
+@cache
+def _machine() -> str:
+    boot, own = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
+    # Containers of one machine have the same kernel, but do not see each other's processes.
+    parts = (platform.node(), boot.read_text() if boot.exists() else "",
+             str(own.readlink()) if own.exists() else "")  # fmt: skip
+    return hash_content(parts)[:8]
 
 
 @contextmanager

@@ -7,6 +7,7 @@ however it dies, the lock is free. `status.json` beside it is what that service 
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -19,6 +20,7 @@ from histo_nb.files import storage_errors
 
 STATUS = "status.json"
 WELL = ("running", "starting")  # states of a part
+TAKE_S, PAUSE_S = 2.0, 0.05  # who looks holds the lock as well, for a moment
 STALE = timedelta(seconds=30)  # a supervisor that has said nothing for so long does not answer
 
 
@@ -42,13 +44,11 @@ def holding(folder: Path) -> Iterator[None]:
     with storage_errors(folder):
         handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not _take(handle):
             raise HistoError(
                 f"a service runs here already ({_say(_read(folder / 'lock'))}); stop that one "
                 "first, or name another --home"
-            ) from None
+            )
         os.truncate(handle, 0)
         who = {"pid": os.getpid(), "who": account(), "since": now()}
         os.pwrite(handle, json.dumps(who).encode(), 0)
@@ -105,6 +105,18 @@ def read_state(root: Path) -> dict[str, Any]:
 def is_ill(part: dict[str, Any]) -> bool:
     """Say whether a part of a service needs a person."""
     return part["state"] not in WELL or part["trouble"]
+
+
+def _take(handle: int) -> bool:
+    end = time.monotonic() + TAKE_S
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except OSError:
+            if time.monotonic() > end:
+                return False
+        time.sleep(PAUSE_S)
 
 
 def _read(path: Path) -> dict[str, Any]:

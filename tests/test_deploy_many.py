@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import analysed
+import dask
 import kubernetes_validate
 import pytest
 import yaml
 from distributed.cli import dask_scheduler, dask_worker
 
 from histo_nb.home import Home
-from histo_nb.running.cohort.engine import QUIET, SCHEDULER, SETTINGS
+from histo_nb.running.cohort.engine import SCHEDULER, SETTINGS
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
@@ -75,7 +76,6 @@ def test_all_containers_have_one_image_and_one_environment():
     assert len({container["image"] for container in containers()}) == 1
     settings = manifest("ConfigMap", "histo-env")["data"]
     assert all(c["envFrom"] == [{"configMapRef": {"name": "histo-env"}}] for c in containers())
-    assert {name: settings[name] for name in QUIET} == dict.fromkeys(QUIET, "1")
     secret = {"secretKeyRef": {"name": "histo-database", "key": "url"}}
     database = {"name": "HISTO_DATABASE_URL", "valueFrom": secret}
     for part in ("worker", "cohort"):
@@ -167,17 +167,6 @@ def test_dask_has_every_option_that_is_used():
             assert "--nanny" in words
 
 
-def test_a_scheduler_of_its_own_blames_no_slide():
-    """As the engine does where it starts the scheduler itself."""
-    told = manifest("ConfigMap", "histo-env")["data"]
-    script = dict(re.findall(r"(DASK_\w+)=(\S+)", SBATCH.read_text("utf-8")))
-    for setting in ("allowed-failures", "worker-ttl"):
-        name = f"DASK_DISTRIBUTED__SCHEDULER__{setting.upper().replace('-', '_')}"
-        value = str(SETTINGS[f"distributed.scheduler.{setting}"])
-        assert told[name] == value
-        assert script[name] == value
-
-
 def test_the_image_is_made_of_what_is_there():
     lines = (DEPLOY / "Dockerfile").read_text("utf-8").splitlines()
     copied = [line.split()[1:-1] for line in lines if line.startswith("COPY")]
@@ -194,6 +183,21 @@ def slurm() -> Any:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def test_dask_is_set_everywhere_as_the_engine_sets_it(slurm):
+    """Above all that no slide is blamed for the death of a worker that others caused."""
+    told = manifest("ConfigMap", "histo-env")["data"]
+    script = dict(re.findall(r"export (\w+)=(\w+)", SBATCH.read_text("utf-8")))
+    wanted = slurm.as_environment(SETTINGS)
+    for there in (told, script):
+        known = ("DASK_", "TQDM_", "OMP_")
+        assert {name: v for name, v in there.items() if name.startswith(known)} == wanted
+    with dask.config.set(dask.config.collect_env(wanted)):
+        here = {name: v for name, v in SETTINGS.items() if "environ" not in name}
+        assert {name: dask.config.get(name) for name in here} == here
+        assert dask.config.get("distributed.scheduler.allowed-failures") == 1_000_000
+    assert wanted["TQDM_DISABLE"] == "1"
 
 
 def test_a_job_of_slurm_has_a_worker_a_core_and_ends_before_its_walltime(slurm):
@@ -214,7 +218,8 @@ def test_a_job_of_slurm_has_a_worker_a_core_and_ends_before_its_walltime(slurm):
     assert option(command, "--lifetime") == "355m"
     assert "--nanny" in command
     assert [word for word in command if word.startswith("tcp://127.0.0.1:")]
-    assert [name for name in QUIET if f"export {name}=1" not in script] == []
+    exported = dict(re.findall(r"export (\w+)=(\w+)", script))
+    assert exported == slurm.as_environment(SETTINGS)
 
 
 def test_tls_is_taken_where_certificates_are_named(slurm):
@@ -276,3 +281,35 @@ def test_a_job_that_reaches_its_walltime_comes_again(played, home):
             if job.poll() is None:
                 os.killpg(job.pid, signal.SIGKILL)
     assert f"scontrol requeue {os.getpid()}" in (played / "log").read_text()
+
+
+@pytest.mark.parametrize(("restarts", "again"), [(None, True), ("10", True), ("11", False)])
+def test_a_job_that_cannot_go_on_comes_again_after_a_pause_and_not_for_ever(
+    played, monkeypatch, restarts, again
+):
+    play(played, "histo-nb", "exit 75")  # as with a full disk
+    play(played, "sleep", 'echo "sleep $*" >>"$PLAYED/log"\nexec /bin/sleep 0.1')
+    if restarts:
+        monkeypatch.setenv("SLURM_RESTART_COUNT", restarts)
+    done = subprocess.run(["bash", SBATCH], capture_output=True, timeout=100, check=False)
+    assert done.returncode == 75
+    log = (played / "log").read_text()
+    assert (f"sleep 60\nscontrol requeue {os.getpid()}\n" in log) == again
+    assert ("scontrol" in log) == again
+    assert (b"started again 11 times" in done.stderr) != again
+
+
+def test_a_cohort_is_begun_once_its_scheduler_answers(played):
+    connects = "exec 3<>/dev/tcp/$(sed 's|.*//||; s|:|/|' <<<$HISTO_SCHEDULER)"
+    play(played, "histo-nb", connects)
+    done = subprocess.run(["bash", SBATCH], capture_output=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr.decode()[-2000:]
+
+
+def test_a_scheduler_that_does_not_start_is_not_waited_for(played):
+    play(played, "dask", "exit 3")
+    play(played, "histo-nb", "exit 75")
+    play(played, "sleep", "exec /bin/sleep 0.1")
+    done = subprocess.run(["bash", SBATCH], capture_output=True, timeout=100, check=False)
+    assert done.returncode == 75
+    assert "scontrol requeue" in (played / "log").read_text()

@@ -8,16 +8,17 @@ own process, asks SLURM for jobs with workers, and is `histo-nb cohort`, given w
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dask
 from dask_jobqueue import SLURMCluster
 
 from histo_nb.running.cli import main as histo_nb
-from histo_nb.running.cohort.engine import QUIET, SCHEDULER, SETTINGS
+from histo_nb.running.cohort.engine import SCHEDULER, SETTINGS
 
 SPARE_MIN = 5  # so long before its walltime a job ends by itself
+OF_WORKERS = "distributed.nanny.pre-spawn-environ."  # what Dask sets in the environment of workers
 
 
 def read_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -32,6 +33,16 @@ def read_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--interface", help="Network interface that all machines have: ib0 …")
     parser.add_argument("cohort", nargs="*", help="What `histo-nb cohort` is given.")
     return parser.parse_args(arguments)
+
+
+def as_environment(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Return settings of Dask as the environment in which a scheduler or worker is started."""
+    return {
+        name.removeprefix(OF_WORKERS)
+        if name.startswith(OF_WORKERS)
+        else f"DASK_{name.replace('.', '__').replace('-', '_').upper()}": str(value)
+        for name, value in settings.items()
+    }
 
 
 def cluster_options(asked: argparse.Namespace) -> dict[str, Any]:
@@ -50,7 +61,7 @@ def cluster_options(asked: argparse.Namespace) -> dict[str, Any]:
         "job_name": "histo-nb",
         "worker_extra_args": ["--lifetime", f"{60 * asked.hours - SPARE_MIN}m", "--no-dashboard"],
         # HISTO_HOME, HISTO_DATABASE_URL and DASK_… come with the environment, as sbatch does it.
-        "job_script_prologue": [f"export {name}=1" for name in QUIET],
+        "job_script_prologue": [f"export {n}={v}" for n, v in as_environment(SETTINGS).items()],
     }
 
 

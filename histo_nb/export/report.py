@@ -103,8 +103,13 @@ def check_kind(kind: str) -> Kind:
     return kind  # type: ignore[return-value]
 
 
-def collect_report(home: Home, slide_id: str) -> Report:
+def collect_report(home: Home, slide_id: str, *, folder: Path | None = None) -> Report:
     """Return what the report of a slide says.
+
+    Parameters
+    ----------
+    folder
+        Of the result it is about; the latest one's by default.
 
     Raises
     ------
@@ -112,7 +117,7 @@ def collect_report(home: Home, slide_id: str) -> Report:
         There is no such slide, or it was not analysed.
     """
     slide = home.catalog.slide(slide_id)
-    result = read_result(find_result(home, slide_id))
+    result = read_result(folder or find_result(home, slide_id))
     reviews = home.catalog.reviews([slide_id])
     places = _find_places(result, reviews, slide_mpp=slide["slide_mpp"])
     overview, places = _paint(slide, places)

@@ -82,7 +82,7 @@ class Judge:
             regions=find_regions(predictions, normal_class=card.normal_class, slide_mpp=slide_mpp),
             provenance={
                 **made_from,
-                "model": model_facts(card, prepared=self.prepared),
+                "model": model_facts(card, prepared=self.prepared, gate=self.gate),
                 "runtime": self.runtime,
                 "code": code_facts(),
                 "packages": environment_facts(),

@@ -34,13 +34,15 @@ class Cut:
     stamp: tuple[int, int] = (0, 0)  # bytes of the file, and when it was written
 
 
-def make_cut(home: Home, tiles: pd.DataFrame, *, spec: TileSpec | None) -> Cut:
+def make_cut(
+    home: Home, tiles: pd.DataFrame, *, spec: TileSpec | None, mask: dict[str, Any] | None
+) -> Cut:
     """Return one slide's tiles, at least one, as they go into the analysis.
 
     Parameters
     ----------
-    spec
-        How they were cut; None = unknown.
+    spec, mask
+        How they were cut, and what `mask_facts` said of the mask then; None = unknown.
     """
     row, tiles = tiles.iloc[0], tiles.reset_index(drop=True)
     try:
@@ -48,7 +50,7 @@ def make_cut(home: Home, tiles: pd.DataFrame, *, spec: TileSpec | None) -> Cut:
             scanner, stamp = scanner_of(slide), _stamp(slide.path)
         made_from = {
             "slide": slide_facts(home.catalog.slide(row.slide_id)),
-            "mask": _mask_facts(home, row.slide_id) if spec else None,
+            "mask": mask,
             "tiling": asdict(spec) if spec else None,
             "tiles_sha256": hash_content(places(tiles)),
         }
@@ -57,7 +59,8 @@ def make_cut(home: Home, tiles: pd.DataFrame, *, spec: TileSpec | None) -> Cut:
     return Cut(row.slide_id, tiles, [], made_from, scanner, stamp)
 
 
-def _mask_facts(home: Home, slide_id: str) -> dict[str, Any]:
+def mask_facts(home: Home, slide_id: str) -> dict[str, Any]:
+    """Return the hash of a slide's mask, and how it was made."""
     path = mask_path(home, slide_id)
     return {"sha256": hash_file(path), "spec": asdict(read_spec(path))}
 
@@ -79,22 +82,27 @@ class Cutter:
 
     def __call__(self, slide_id: str) -> Cut:
         """Return the slide, or why it cannot be analysed."""
-        tiles, failures = self._cut(slide_id)
-        if tiles.empty:
-            return Cut(slide_id, tiles, failures)
-        return make_cut(self._home, tiles, spec=None if self._tiles is not None else self._spec)
-
-    def _cut(self, slide_id: str) -> tuple[pd.DataFrame, list[dict[Any, Any]]]:
         if self._tiles is not None:
             own = self._tiles[self._tiles.slide_id == slide_id]
-            said = SlideError(f"{slide_id} has no tile in the table that was given")
-            return own, [] if len(own) else [failure(slide_id, "tiling", said)]
+            if own.empty:
+                said = SlideError(f"{slide_id} has no tile in the table that was given")
+                return Cut(slide_id, own, [failure(slide_id, "tiling", said)])
+            return make_cut(self._home, own, spec=None, mask=None)
         if not mask_path(self._home, slide_id).is_file():
             _, failed = mask_slides(self._home, [slide_id], spec=self._mask, measure=False)
             if len(failed):
-                return pd.DataFrame(), failed.to_dict("records")
+                return Cut(slide_id, pd.DataFrame(), failed.to_dict("records"))
+        return self._cut(slide_id)
+
+    def _cut(self, slide_id: str) -> Cut:
+        try:
+            mask = mask_facts(self._home, slide_id)
+        except SlideError as error:
+            return Cut(slide_id, pd.DataFrame(), [failure(slide_id, "tiling", error)])
         tiles, failed = tile_slides(self._home, [slide_id], spec=self._spec)
-        return tiles, failed.to_dict("records")
+        if tiles.empty:
+            return Cut(slide_id, tiles, failed.to_dict("records"))
+        return make_cut(self._home, tiles, spec=self._spec, mask=mask)
 
 
 def prefetch(

@@ -24,6 +24,7 @@ from histo_nb.home import Home
 from histo_nb.inference.answer import Judge
 from histo_nb.inference.cutting import Cut, Cutter, check_unchanged, failure, places, prefetch
 from histo_nb.inference.journal import AT_ONCE, Journal
+from histo_nb.inference.provenance import code_facts, environment_facts
 from histo_nb.inference.reference import read_reference
 from histo_nb.inference.result import result_folder, write_result
 from histo_nb.inference.runtime import (
@@ -221,6 +222,8 @@ class _Analysis:
             self._judge.prepared,
             places(cut.tiles),
             cut.stamp,
+            code_facts()["source_sha256"],
+            environment_facts(),
         ]  # fmt: skip
         check_unchanged(cut)
         journal = Journal(path, decides, n_tiles=len(cut.tiles), n_classes=len(card.classes))

@@ -14,8 +14,8 @@ from histo_nb.model.card import Card, installed_versions
 
 PACKAGE = Path(__file__).parents[1]
 # The code that decides an answer; pages, reports and desks may change without a slide being redone.
-DECIDES = ("geometry.py", "slide.py", "stored.py", "image.py", "tables.py", "files.py",
-           "balancing/pixels.py", "masking", "tiling", "model", "inference")  # fmt: skip
+DECIDES = ("geometry.py", "annotations.py", "slide.py", "stored.py", "image.py", "tables.py",
+           "files.py", "balancing/pixels.py", "masking", "tiling", "model", "inference")  # fmt: skip
 
 
 @cache
@@ -61,12 +61,17 @@ def environment_facts() -> dict[str, str]:
     return {"python": platform.python_version(), **installed_versions(), **openvino}
 
 
-def model_facts(card: Card, *, prepared: str | None) -> dict[str, Any]:
-    """Return which model it was: its id, the hash of its weights and of its runtimes' files."""
+def model_facts(
+    card: Card, *, prepared: str | None, gate: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Return which model it was: its id, the hash of its weights, of its runtimes' files and of
+    what its gate said.
+    """
     return {
         "model_id": card.model_id,
         "weights_sha256": card.weights_sha256,
         "prepared_sha256": prepared,
+        "gate_sha256": gate.get("sha256") if gate else None,
     }
 
 

@@ -50,6 +50,21 @@ def bring_up_to_date(engine: sa.Engine) -> None:
         upgrade(connection)
 
 
+def check_url(url: sa.URL) -> None:
+    """Refuse a server's address in which a part of the password may stand outside of it.
+
+    Raises
+    ------
+    CatalogError
+        There is an @ after that which ends the password; nothing of the address is told.
+    """
+    if url.host is not None and "@" in f"{url.host}{url.database}":
+        raise CatalogError(
+            "HISTO_DATABASE_URL holds one @ too many; write an @ that belongs to the user or the "
+            "password as %40"
+        )
+
+
 def say_place(url: sa.URL) -> str:
     """Return where a catalogue is, without a password."""
     return url.set(query={}).render_as_string()  # it hides the one before the host only

@@ -216,12 +216,21 @@ def add_desk(main: click.Group) -> None:
 
 @contextmanager
 def until_stopped() -> Iterator[threading.Event]:
-    """Yield an event that Ctrl-C or a service's stop signal sets."""
+    """Yield an event that Ctrl-C or a service's stop signal sets; a second one ends at once."""
     stop = threading.Event()
-    asked = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, lambda *_: stop.set()) for number in asked]
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def ask(*_: Any) -> None:
+        stop.set()
+        restore()
+
+    for number in before:
+        signal.signal(number, ask)
     try:
         yield stop
     finally:
-        for number, handler in zip(asked, before, strict=True):
-            signal.signal(number, handler)
+        restore()

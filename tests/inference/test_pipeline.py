@@ -339,8 +339,8 @@ def test_a_slide_that_another_process_analyses_is_a_failure(ward, usual, monkeyp
     assert "another process" in refused.error[0]
 
 
-@pytest.mark.parametrize("what", ["slide", "tiles", "runtime", "model", "prepared"])
-def test_another_analysis_does_not_go_on_with_the_answers_of_this(ward, watch, what):
+@pytest.mark.parametrize("what", ["slide", "tiles", "runtime", "model", "prepared", "code"])
+def test_another_analysis_does_not_go_on_with_the_answers_of_this(ward, watch, what, monkeypatch):
     interrupt(ward, watch)
     spec, tiles = OPENVINO, None
     if what == "slide":
@@ -350,6 +350,8 @@ def test_another_analysis_does_not_go_on_with_the_answers_of_this(ward, watch, w
         tiles = tiles.assign(x=tiles.x.replace(0, 2))
     elif what == "runtime":
         spec = AnalysisSpec(runtime="torch")
+    elif what == "code":
+        monkeypatch.setattr(pipeline, "code_facts", lambda: {"source_sha256": "newer"})
     elif what == "prepared":  # anew, with other networks
         folder = ward.models / prepared().name
         for suffix in ("xml", "bin"):
@@ -667,12 +669,15 @@ def test_a_result_of_the_earlier_form_is_read_and_doubted(usual, tmp_path):
     facts = json.loads((folder / "result.json").read_text())
     for name in ("doubts", "runtime", "score"):
         del facts[name]
-    (folder / "result.json").write_text(json.dumps(facts))
+    (folder / "result.json").write_text(json.dumps(facts | {"seconds": 2.5}))
+    for name in ("provenance.json", "timing.json"):
+        (folder / name).unlink()
     rows = pd.read_parquet(folder / "predictions.parquet")
     new = ["distance", "od_red", "od_green", "od_blue", "soft", "pen"]
     rows.drop(columns=new).to_parquet(folder / "predictions.parquet")
     result = read_result(folder)
     assert (result.doubts, result.score, result.runtime) == (None, None, "torch fp32")
+    assert (result.provenance, result.seconds) == (None, 2.5)
     warnings = slide_facts(result)["warnings"]
     assert any("unknown whether this slide resembles" in warning for warning in warnings)
     assert any("Little tissue" in warning for warning in warnings)

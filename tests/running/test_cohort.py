@@ -2,24 +2,30 @@
 
 import shutil
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import analysed
+import dask
 import pandas as pd
 import pytest
 from distributed import Client, LocalCluster
 
 from histo_nb.errors import BundleError, CatalogError, SpecError
 from histo_nb.home import Home
-from histo_nb.inference.result import hash_result, read_provenance
+from histo_nb.inference.result import hash_result, read_provenance, read_result
 from histo_nb.masking.masks import keep_mask, mask_path, read_mask, read_spec
+from histo_nb.model.seal import write_gate
+from histo_nb.running.cohort import jobs
 from histo_nb.running.cohort.engine import SCHEDULER, EngineLostError
 from histo_nb.running.cohort.runner import COLUMNS, Cohort, CohortSpec
+from histo_nb.running.cohort.stages import Bench, SlideStages
 from histo_nb.schema import RESULTS, WORK
 
 TWO = CohortSpec(n_workers=2)
+MURDEROUS = Path(__file__).parents[1] / "murderous.py"  # what some slides do to their workers
 
 
 @pytest.fixture
@@ -155,6 +161,74 @@ def test_a_corrected_mask_leads_to_another_answer(ward: Home, cohort: Cohort) ->
     assert cohort.run(["S0"]).n_tiles[0] == second.n_tiles[0]
 
 
+def test_a_mask_that_cannot_be_read_is_its_slides_affair(ward: Home, cohort: Cohort) -> None:
+    (ward.masks / "S0.png").write_bytes(b"half")
+    table = cohort.run(["S0", "S1"]).set_index("slide_id")
+    assert table.state.to_dict() == {"S0": "failed", "S1": "done"}
+    assert "no tissue mask" in table.reason["S0"]
+    (ward.masks / "S0.png").unlink()
+    assert cohort.run(["S0"]).state.tolist() == ["done"]
+
+
+def test_the_provenance_names_the_mask_that_the_tiles_were_cut_from(
+    ward: Home, cohort: Cohort
+) -> None:
+    stages = SlideStages(Bench(ward, cohort.folder, spec=cohort.spec), "S0")
+    cut_from = stages.make("mask")
+    stages.make("tile")
+    mask, path = read_mask(stages.mask_path), stages.mask_path
+    mask.array[:, mask.array.shape[1] // 2 :] = False
+    keep_mask(ward, "S0", mask, spec=read_spec(path), who="ada", seen_at=None)  # in between
+    stages.make("analyse")
+    assert read_provenance(stages.result_folder)["mask"]["sha256"] == cut_from
+    n_tiles = read_result(stages.result_folder).n_tiles
+    assert cohort.run(["S0"]).n_tiles[0] < n_tiles, "the corrected mask leads to another answer"
+
+
+def test_a_report_is_of_the_cohorts_model_and_its_result_is_shown(
+    ward: Home, cohort: Cohort
+) -> None:
+    first = cohort.run(["S0"])
+    filed = ward.catalog.result("S0", cohort.card.model_id)
+    del filed["analysed_at"]
+    ward.catalog.put_result(filed | {"model_id": "M-other", "result_path": "/other"})
+    shutil.rmtree(Path(first.report_path[0]).parent)
+    assert cohort.run(["S0"]).state.tolist() == ["done"]
+    assert ward.catalog.results(["S0"]).model_id.tolist() == [cohort.card.model_id]
+    assert cohort.card.model_id in Path(first.report_path[0]).read_text()
+
+
+def test_what_the_gate_said_is_part_of_the_answer(ward: Home, cohort: Cohort) -> None:
+    cohort.run(["S0"])
+    write_gate(cohort.folder, {"passed": True, "reasons": [], "lowered": {"accuracy": 0.1}})
+    with Cohort(ward) as again:
+        again.run(["S0"])
+    assert n_analysed(ward) == 2
+    assert not read_result(ward.results / "S0" / cohort.card.model_id).gate_passed
+
+
+def test_who_stops_politely_blames_no_slide(ward: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(SCHEDULER, raising=False)
+    preload = {"distributed.worker.preload": [str(MURDEROUS)]}
+    path = Path(shutil.copy(analysed.slides()[0], ward.slides / "HANGER.svs"))
+    analysed.add_slide(ward, path, "HANGER", mask=False)
+    stop = threading.Event()
+    with dask.config.set(preload), Cohort(ward, spec=CohortSpec(n_workers=1)) as cohort:
+        watcher = threading.Timer(0, wait_for_lease, [ward, stop])
+        watcher.start()
+        assert cohort.run(["HANGER"], stop=stop).state.tolist() == ["waiting"]
+        watcher.join()
+    with ward.catalog.reading() as connection:
+        (row,) = connection.execute(WORK.select()).all()
+    assert (row.state, row.attempts) == ("waiting", 0)
+
+
+def wait_for_lease(home: Home, stop: threading.Event) -> None:
+    while "leased" not in states(home).values():
+        time.sleep(0.1)
+    stop.set()
+
+
 def test_a_result_made_by_hand_is_taken_over(ward: Home, cohort: Cohort) -> None:
     """As if a worker had been killed between its last byte and its commit."""
     cohort.run(["S0"])
@@ -189,6 +263,7 @@ def test_no_scheduler_is_said(ward: Home, monkeypatch: pytest.MonkeyPatch) -> No
 def test_workers_with_another_code_or_home_are_refused(
     ward: Home, cohort: Cohort, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(jobs, "MISFIT_S", 0.5)
     place = cohort._place
     cohort._place = replace(place, source_sha256="other")
     with pytest.raises(SpecError, match="another version of histo_nb"):

@@ -189,10 +189,10 @@ def test_texts_are_never_markup_and_nothing_is_fetched(tmp_path):
     "reason",
     [
         "{folder}/Doe, Jane (2).svs is cut off; copy it again",
-        "cannot read '{folder}/Jane Doe.svs': no",
+        "cannot read {folder}/Jane Doe.svs: no",
         "Doe, Jane.2.svs is no slide",
         "a thumbnail of Jane Doe.ndpi at 0.5 µm/px is too large",
-        "tried 3 times, the last time: OSError: {folder}/Jane Doe/x: gone",
+        "tried 3 times, the last time: {folder}/Jane Doe/x: gone",
         "in/Jane Doe/1.dcm is no slide",
         "C:\\in\\Jane Doe.svs is no slide",
         "see (~/Jane Doe.svs)\nand {folder}/Jane/Doe.xml",
@@ -206,6 +206,39 @@ def test_a_reason_names_no_file(tmp_path, reason):
     assert page.words.count("the file") == page.source.count("the file") >= 2
     for name in ("Jane", "Doe", "svs", str(tmp_path), "S-1/"):
         assert name not in page.source
+
+
+@pytest.mark.parametrize(
+    ("reason", "left"),
+    [
+        ("OpenSlideError: Can't open slide Doe Jane", "OpenSlideError"),
+        ("PIL.UnidentifiedImageError: cannot read Doe Jane\n(2019): bad header",
+         "PIL.UnidentifiedImageError"),
+        ("tried 3 times, the last time: PermissionError: no, Doe Jane",
+         "tried 3 times, the last time: PermissionError"),
+    ],
+)  # fmt: skip
+def test_of_an_error_that_is_not_ours_the_kind_is_said(tmp_path, reason, left):
+    broken = {"slide_id": "S-2", "step": "files", "error": reason}
+    page = write(tmp_path, failed("S-1", reason), failures_of_intake=[broken])
+    assert page.source.count(f"{left} (its words are in the ledger)") == 2
+    for name in ("Jane", "Doe", "2019"):
+        assert name not in page.source
+
+
+@pytest.mark.parametrize(
+    ("reason", "left"),
+    [
+        ("Permission denied: 'Doe Jane'; ask", "Permission denied: “…”; ask"),
+        ('not read: "Doe Jane O\'Hara" (IO)', "not read: “…” (IO)"),
+        ("see 'Doe Jane O'Hara' and 'x.' and 'J Doe'", "see “…” and 'x.' and “…”"),
+        ("no “Doe Jane”, no ‘J Doe’", "no “…”, no “…”"),
+        ("no polygon (KeyError('Doe Jane'))", "no polygon (KeyError(“…”))"),
+        ("cannot read '/srv/Jane Doe.svs': no", "cannot read “…”: no"),
+    ],
+)
+def test_what_is_quoted_and_may_be_a_name_is_cut(reason, left):
+    assert unnamed(reason, slide_id="S-1") == left
 
 
 @pytest.mark.parametrize(
@@ -226,6 +259,7 @@ def test_what_is_no_name_is_kept(reason, left):
         "mpp=0.1 µm/px is finer than the slide's 0.25; choose mpp ≥ 0.25",
         "tried 3 times, the last time: its worker was killed, most often for lack of memory",
         "it has 25 / 30 tiles, e.g. none; give .csv or .parquet",
+        "SlideError: the slide's mask isn't 'whole'; make it with `histo-nb mask`",
     ],
 )
 def test_a_reason_without_a_file_is_left_as_it_is(reason):

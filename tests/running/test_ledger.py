@@ -119,6 +119,22 @@ def test_what_kills_its_worker_every_time_fails_with_its_reason(home: Home, ledg
     assert row["reason"].startswith("tried 3 times, the last time: its worker was killed")
 
 
+def test_who_was_ended_with_its_watcher_is_not_to_blame(home: Home, ledger: Ledger) -> None:
+    watcher = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {TAKE!r}])"
+    for _ in range(4):
+        subprocess.run([sys.executable, "-c", watcher], check=True)
+    assert ledger.take(MASK).attempts == 1
+
+
+def test_what_a_stopped_worker_had_is_given_back(ledger: Ledger) -> None:
+    subprocess.run([sys.executable, "-c", TAKE], check=False)
+    lease = ledger.take(TILE)
+    ledger.give_back_dead(["S-1"])
+    assert state(ledger)["state"] == "waiting"
+    assert ledger.take(MASK).attempts == 1
+    assert state(ledger, TILE)["token"] == lease.token, "its worker lives"
+
+
 def test_the_reason_of_who_had_to_be_ended_is_kept(home: Home, ledger: Ledger) -> None:
     once = Ledger(home.catalog, lease_s=0.1, tries=1)
     once.renew(once.take(MASK), reason="it took longer than 5 s")
@@ -130,7 +146,7 @@ def test_the_reason_of_who_had_to_be_ended_is_kept(home: Home, ledger: Ledger) -
 def test_a_worker_of_another_machine_is_not_known_to_be_dead(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ledger_module, "who", lambda: "elsewhere/boot/ns/1/1.0")
+    monkeypatch.setattr(ledger_module, "who", lambda: "elsewhere/boot/ns/1/1.0/1/1.0")
     assert ledger.take(MASK) is not None
     assert ledger.take(MASK) is None
 
@@ -138,8 +154,9 @@ def test_a_worker_of_another_machine_is_not_known_to_be_dead(
 def test_a_process_that_got_the_number_of_a_dead_one_is_not_it(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    machine, pid, started = who().rsplit("/", 2)
-    monkeypatch.setattr(ledger_module, "who", lambda: f"{machine}/{pid}/{float(started) - 60}")
+    machine, pid, started, *watcher = who().rsplit("/", 4)
+    earlier = "/".join([machine, pid, str(float(started) - 60), *watcher])
+    monkeypatch.setattr(ledger_module, "who", lambda: earlier)
     assert ledger.take(MASK) is not None
     assert ledger.take(MASK) is not None, "the earlier process of that number has ended"
 

@@ -1,5 +1,6 @@
 """Which slides a cohort is of: those of the catalogue, of a folder, or of a table."""
 
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import pandas as pd
 from tqdm.auto import tqdm
 
-from histo_nb.errors import CatalogError, SlideError, TableError
+from histo_nb.errors import CatalogAwayError, CatalogError, MppError, SlideError, TableError
 from histo_nb.home import Home
 from histo_nb.scanning.fileset import find_slides, gather
 from histo_nb.scanning.intake import Arrival, IntakeSpec, fingerprint, receive
@@ -26,7 +27,9 @@ class Entry:
     spec: IntakeSpec = field(default_factory=IntakeSpec)
 
 
-def find_cohort(home: Home, sources: Sequence[str]) -> tuple[list[str], list[dict[str, Any]]]:
+def find_cohort(
+    home: Home, sources: Sequence[str], *, stop: threading.Event | None = None
+) -> tuple[list[str], list[dict[str, Any]]]:
     """Return the slides that sources name; files that are not in the catalogue yet are taken in.
 
     Parameters
@@ -35,6 +38,8 @@ def find_cohort(home: Home, sources: Sequence[str]) -> tuple[list[str], list[dic
         Names of slides, slide files, folders with slides below them, and tables (.csv, .parquet)
         with a column `slide_id`, or `path` (relative to the table) and maybe `patient_id` and
         `slide_mpp`. None at all: all slides of the catalogue.
+    stop
+        No more files are taken in once it is set.
 
     Returns
     -------
@@ -58,6 +63,8 @@ def find_cohort(home: Home, sources: Sequence[str]) -> tuple[list[str], list[dic
     files = [entry for entry in entries if entry.path]
     with tqdm(total=len(files), desc="intake", unit="slide", disable=not files) as bar:
         for number, entry in enumerate(entries, 1):
+            if stop and stop.is_set():
+                break
             if entry.slide_id:
                 found.append(entry.slide_id)
                 continue
@@ -108,17 +115,23 @@ def _read_entries(path: Path) -> list[Entry]:
 
 def _read_entry(row: dict[Any, Any], table: Path) -> Entry:
     if row.get("slide_id"):
+        if row.get("patient_id") or row.get("slide_mpp"):
+            raise TableError(
+                f"{table} gives slide {row['slide_id']} a patient_id or slide_mpp, which belong to "
+                "a path; leave them out, or change them with `histo-nb correct`"
+            )
         return Entry(slide_id=str(row["slide_id"]))
     if not row.get("path"):
         raise TableError(f"{table} has a row with neither slide_id nor path; fill it in")
     try:
         mpp = float(row["slide_mpp"]) if row.get("slide_mpp") else None
+        patient = str(row["patient_id"]) if row.get("patient_id") else None
+        spec = IntakeSpec(patient_id=patient, slide_mpp=mpp)
+    except MppError as error:
+        raise TableError(f"{table}: {error}") from error
     except ValueError as error:
         raise TableError(f"{table}: slide_mpp={row['slide_mpp']!r} is no number") from error
-    patient = str(row["patient_id"]) if row.get("patient_id") else None
-    return Entry(
-        path=table.parent / str(row["path"]), spec=IntakeSpec(patient_id=patient, slide_mpp=mpp)
-    )
+    return Entry(path=table.parent / str(row["path"]), spec=spec)
 
 
 def _enter(entry: Entry, home: Home, *, number: int) -> Arrival:
@@ -126,8 +139,12 @@ def _enter(entry: Entry, home: Home, *, number: int) -> Arrival:
     assert entry.path
     try:
         return _find_known(entry, home) or receive(entry.path, home, spec=entry.spec)
-    except (SlideError, CatalogError) as error:
+    except CatalogAwayError:
+        raise
+    except (SlideError, CatalogError, OSError) as error:
         name = f"file {number}"
+        if isinstance(error, OSError):
+            error = SlideError(f"{name} cannot be read ({error.strerror}); look at its disk")
         said = str(error).replace(str(entry.path), name).replace(entry.path.name, name)
         return Arrival(quarantine_id=name, reason=said, step="files", new=False)
 
@@ -140,11 +157,23 @@ def _find_known(entry: Entry, home: Home) -> Arrival | None:
     except (SlideError, OSError):
         return None
     slide_id = home.catalog.find_arrival(fingerprint(home, signature))
-    if slide_id is None or not home.catalog.has_slide(slide_id):
+    if slide_id is None:
         return None
+    if not home.catalog.has_slide(slide_id):  # what is known of it now may let it in
+        return _find_refused(home, slide_id) if entry.spec == IntakeSpec() else None
     row = home.catalog.slide(slide_id)
     given = {"patient_id": entry.spec.patient_id, "slide_mpp": entry.spec.slide_mpp}
     same = all(value in (None, row[name]) for name, value in given.items())
     return (
         Arrival(slide_id=slide_id, new=False) if same and Path(row["slide_path"]).exists() else None
     )
+
+
+def _find_refused(home: Home, quarantine_id: str) -> Arrival | None:
+    """Return why a file was refused before, if it lies in quarantine still."""
+    refusals = home.catalog.refusals()
+    for row in refusals[refusals.quarantine_id == quarantine_id].to_dict("records"):
+        return Arrival(
+            quarantine_id=quarantine_id, reason=row["reason"], step=row["step"], new=False
+        )
+    return None

@@ -5,12 +5,13 @@ import time
 from collections import deque
 from typing import Any
 
-from histo_nb.errors import CatalogError, HistoError
+from histo_nb.errors import CatalogAwayError, HistoError, SpecError
 from histo_nb.running.cohort.worker import Job, Outcome
 
 PAUSE_S = 1.0  # before a slide that another worker holds, or that went wrong, is looked at again
 CRASHES = 5  # of a slide's job without a word from the ledger, until it counts as failed
 AWAY_S = 600.0  # for a catalogue that does not answer
+MISFIT_S = 60.0  # for a worker with the right code, while others do not fit
 
 
 class JobQueue:
@@ -30,7 +31,8 @@ class JobQueue:
         self._given: dict[str, Job] = {}
         self._outcomes: dict[str, Outcome] = {}
         self._crashes: dict[str, int] = {}
-        self._away_since: float | None = None  # since when the catalogue does not answer
+        self._since: dict[type[HistoError], float] = {}  # when a trouble was met first
+        self.n_failed = 0  # slides
 
     @property
     def is_over(self) -> bool:
@@ -39,9 +41,9 @@ class JobQueue:
         return self.stop.is_set() or self.error is not None or not left
 
     @property
-    def n_failed(self) -> int:
-        """Slides that failed."""
-        return sum(outcome.state == "failed" for outcome in self._outcomes.values())
+    def given(self) -> list[str]:
+        """Slides that are given out."""
+        return list(self._given)
 
     def due(self, room: int) -> list[Job]:
         """Return the jobs to give out now, at the most `room`."""
@@ -60,10 +62,9 @@ class JobQueue:
             return self._note_crash(job, outcome)
         if outcome.state == "stopped":
             return self._note_stop(job, outcome.error)
-        self._away_since = None
+        self._since = {}
         if outcome.state in ("done", "failed"):
-            self._outcomes[job.slide_id] = outcome
-            return True
+            return self._end(outcome)
         return self._put_off(job)
 
     def forget_given(self) -> None:
@@ -83,19 +84,25 @@ class JobQueue:
 
     def _note_crash(self, job: Job, error: BaseException) -> bool:
         """Dask could not run a job, or lost its worker; what the slide did stands in the ledger."""
+        if isinstance(error, ImportError | AttributeError):
+            return self._note_stop(job, SpecError(f"a worker lacks our code ({error})"))
         n = self._crashes[job.slide_id] = self._crashes.get(job.slide_id, 0) + 1
         if n < CRASHES:
             return self._put_off(job)
         reason = f"its worker could not say what happened: {type(error).__name__}: {error}"
-        self._outcomes[job.slide_id] = Outcome(
-            slide_id=job.slide_id, state="failed", reason=reason, attempts=n
-        )
+        return self._end(Outcome(slide_id=job.slide_id, state="failed", reason=reason, attempts=n))
+
+    def _end(self, outcome: Outcome) -> bool:
+        self._outcomes[outcome.slide_id] = outcome
+        self.n_failed += outcome.state == "failed"
         return True
 
     def _note_stop(self, job: Job, error: HistoError | None) -> bool:
-        if isinstance(error, CatalogError):  # away; it may come back
-            self._away_since = self._away_since or time.monotonic()
-            if time.monotonic() - self._away_since < AWAY_S:
+        patience = {CatalogAwayError: AWAY_S, SpecError: MISFIT_S}  # it may come back; others fit
+        kind = next((kind for kind in patience if isinstance(error, kind)), None)
+        if kind:
+            since = self._since.setdefault(kind, time.monotonic())
+            if time.monotonic() - since < patience[kind]:
                 return self._put_off(job)
         self.error = error
         return False

@@ -3,7 +3,8 @@
 A piece of work is one stage of one slide, named by the hash of all that decides its output. Who
 works on it holds a lease that must be renewed; what is committed under a lease that was lost is
 refused. A worker that died holds nothing: on this machine that is seen at once, on others when its
-lease has run out.
+lease has run out. It is the work's fault only if whoever watches the worker lives on: where both
+have gone, somebody has ended them.
 """
 
 import os
@@ -130,6 +131,17 @@ class Ledger:
         with self._catalog.writing("") as connection:
             connection.execute(WORK.update().where(keys, settled), values)
 
+    def give_back_dead(self, slide_ids: Iterable[str]) -> None:
+        """Leave the work of slides whose workers have ended to others: they were told to end."""
+        mine = self._catalog.among(WORK.c.slide_id, slide_ids)
+        query = sa.select(WORK).where(mine, WORK.c.state == "leased")
+        with self._catalog.writing("") as connection:
+            for row in connection.execute(query).mappings().all():
+                if _is_dead(row["worker"]):
+                    work = Work(row["work_key"], row["slide_id"], row["stage"])
+                    lease = Lease(work, row["token"], row["attempts"])
+                    _settle(connection, lease, state="waiting", attempts=lease.attempts - 1)
+
     def count(self) -> pd.DataFrame:
         """Return how much work there is of each stage and state: `stage, state, n`."""
         columns = (WORK.c.stage, WORK.c.state)
@@ -144,12 +156,13 @@ class Ledger:
         clock = _clock(connection)
         if row and (row["state"] in ("done", "failed") or _is_held(dict(row), clock)):
             return None
-        if row and row["attempts"] >= self._tries:
-            reason = f"tried {row['attempts']} times, the last time: {row['reason'] or DIED}"
+        tried = _count_tries(dict(row)) if row else 0
+        if row and tried >= self._tries:
+            reason = f"tried {tried} times, the last time: {row['reason'] or DIED}"
             ended = {"state": "failed", "reason": reason, "updated_at": now()}
             connection.execute(WORK.update().where(same), ended)
             return None
-        lease = Lease(work, secrets.token_hex(16), row["attempts"] + 1 if row else 1)
+        lease = Lease(work, secrets.token_hex(16), tried + 1)
         values: dict[str, Any] = {
             "state": "leased",
             "attempts": lease.attempts,
@@ -195,14 +208,29 @@ def _clock(connection: sa.Connection) -> float:
 
 
 def who() -> str:
-    """Return which process of which machine this is, such that no other is ever called so."""
-    return f"{_machine()}/{os.getpid()}/{_started(os.getpid())}"
+    """Return which process of which machine this is, and which one watches it.
+
+    No other is ever called so.
+    """
+    watched, watcher = os.getpid(), os.getppid()
+    return f"{_machine()}/{watched}/{_started(watched)}/{watcher}/{_started(watcher)}"
 
 
 def _is_dead(worker: str) -> bool:
     """Say whether a process of this machine has ended; of others nothing is known."""
-    machine, pid, started = worker.rsplit("/", 2)
-    return machine == _machine() and abs(_started(int(pid)) - float(started)) > CLOCK_S
+    machine, pid, started, *_ = worker.rsplit("/", 4)
+    return machine == _machine() and _has_ended(pid, started)
+
+
+def _count_tries(row: dict[str, Any]) -> int:
+    """Return how often work was tried, but for what ended because its watcher had ended, too."""
+    *_, watcher, started = row["worker"].rsplit("/", 4)
+    is_ended = row["state"] == "leased" and row["reason"] is None and _is_dead(row["worker"])
+    return int(row["attempts"]) - (is_ended and _has_ended(watcher, started))
+
+
+def _has_ended(pid: str, started: str) -> bool:
+    return abs(_started(int(pid)) - float(started)) > CLOCK_S
 
 
 def _started(pid: int) -> float:

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -80,20 +81,26 @@ def run_cohort(
     ------
     BundleError
         No model is in production, or it cannot be used; then no file is taken in either.
-    StorageError
-        There is no space. What is done is kept; the same call goes on.
+    StorageError, CatalogAwayError, EngineLostError
+        There is no space, no catalogue, no scheduler. What is done is kept, and stands on the page;
+        the same call goes on.
     """
     started, clock = datetime.now(UTC), time.perf_counter()
     with Cohort(home, spec=spec, again=again) as cohort:
-        slide_ids, refused = find_cohort(home, sources)
+        slide_ids, refused = find_cohort(home, sources, stop=stop)
         begun = time.perf_counter()
-        slides = cohort.run(slide_ids, stop=stop)
+        slides, error = cohort.work(slide_ids, stop=stop)
         seconds = time.perf_counter() - begun
         facts = _facts(cohort, slides, started=started, seconds=seconds)
     facts |= {
         "seconds_in_all": round(time.perf_counter() - clock, 2),
         "failures_of_intake": refused,
+        "stopped_by": str(error) if error else None,
     }
+    if error:
+        with suppress(HistoError):  # the disk may be full
+            _write(home, slides, facts)
+        raise error
     folder = _write(home, slides, facts)
     return CohortRun(
         cohort_id=facts["cohort_id"], folder=folder, slides=slides, refused=refused, facts=facts

@@ -3,6 +3,7 @@
 Every output is looked at, not trusted: what was deleted or changed since is made again.
 """
 
+import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -15,16 +16,16 @@ from PIL import Image
 from histo_nb.errors import BusyError, HistoError, SlideError
 from histo_nb.export.report import collect_report
 from histo_nb.export.report_html import render_html
-from histo_nb.files import hash_content, hash_file, writing_folder
+from histo_nb.files import hash_content, hash_file, write_json, writing_folder
 from histo_nb.home import Home
-from histo_nb.inference.cutting import Cut, make_cut
+from histo_nb.inference.cutting import Cut, make_cut, mask_facts
 from histo_nb.inference.pipeline import Analyser
 from histo_nb.inference.provenance import code_facts, environment_facts, model_facts
 from histo_nb.inference.result import hash_result, read_provenance, result_folder
 from histo_nb.masking.masks import describe_mask, mask_path, mask_slides
 from histo_nb.model.card import Card, read_card, slide_tiling
 from histo_nb.model.prepared import read_prepared
-from histo_nb.model.seal import CARD
+from histo_nb.model.seal import CARD, read_gate
 from histo_nb.running.cohort.ledger import Work
 from histo_nb.running.cohort.spec import CohortSpec
 from histo_nb.tables import TILES, read_table, write_table
@@ -46,7 +47,8 @@ class Model:
 def open_model(folder: Path) -> Model:
     """Return a model's facts; its weights stay closed."""
     card, prepared = read_card(folder / CARD), read_prepared(folder)
-    return Model(folder, card, model_facts(card, prepared=prepared["sha256"] if prepared else None))
+    sha256 = prepared["sha256"] if prepared else None
+    return Model(folder, card, model_facts(card, prepared=sha256, gate=read_gate(folder)))
 
 
 class Bench:
@@ -77,6 +79,7 @@ class SlideStages:
         card = bench.model.card
         self.mask_path = mask_path(self.home, slide_id)
         self.tiles_path = self.home.tiles / "slides" / f"{slide_id}.parquet"
+        self.cut_path = self.tiles_path.with_suffix(".json")  # of which mask they were cut
         self.result_folder = result_folder(self.home, slide_id, card.model_id)
         self.report_folder = self.result_folder.with_name(f"{card.model_id}.report")
 
@@ -86,9 +89,9 @@ class SlideStages:
         row, bench, spec = self._row, self._bench, self._bench.spec
         decides: dict[str, list[Any]] = {
             "mask": [row["sha256"], row["slide_mpp"], asdict(spec.mask),
-                     code_facts()["source_sha256"], self._edited_at()],
+                     code_facts()["source_sha256"], environment_facts(), self._edited_at()],
             "tile": [asdict(bench.tiling), row["patient_id"], row["slide_path"]],
-            "analyse": [bench.model.facts, spec.runtime, spec.precision, environment_facts()],
+            "analyse": [bench.model.facts, spec.runtime, spec.precision],
             "report": [code_facts()["version"], spec.report, self._reviewed()],
         }  # fmt: skip
         works, before = {}, ""
@@ -98,7 +101,10 @@ class SlideStages:
         return works
 
     def _edited_at(self) -> str | None:
-        return describe_mask(self.home, self.slide_id)["edited_at"]
+        try:
+            return describe_mask(self.home, self.slide_id)["edited_at"]
+        except SlideError:  # the stage itself says what is wrong with it
+            return "unreadable"
 
     def _reviewed(self) -> list[int]:
         return self.home.catalog.reviews([self.slide_id]).review_id.tolist()
@@ -113,7 +119,7 @@ class SlideStages:
         """
         look: dict[str, Callable[[], str | None]] = {
             "mask": lambda: hash_file(self.mask_path),
-            "tile": lambda: hash_file(self.tiles_path),
+            "tile": self._hash_tiles,
             "analyse": self._find_result,
             "report": lambda: _hash_folder(self.report_folder),
         }
@@ -141,6 +147,17 @@ class SlideStages:
             "packages": environment_facts(),
         }
 
+    def show_result(self) -> None:
+        """Make this model's result the one that is shown, if another model's was filed later."""
+        model_id = self._bench.model.card.model_id
+        shown = self.home.catalog.results([self.slide_id])
+        if shown.model_id.tolist() == [model_id]:
+            return
+        filed = self.home.catalog.result(self.slide_id, model_id)
+        if filed:
+            del filed["analysed_at"]
+            self.home.catalog.put_result(filed)
+
     def make(self, stage: str) -> str:
         """Make the output of a stage and return its hash.
 
@@ -165,9 +182,17 @@ class SlideStages:
         return hash_file(self.mask_path)
 
     def _tile(self) -> str:
+        mask = mask_facts(self.home, self.slide_id)
         tiles, failures = tile_slides(self.home, [self.slide_id], spec=self._bench.tiling)
         _check(failures)
-        return hash_file(write_table(tiles, self.tiles_path, TILES))
+        if mask_facts(self.home, self.slide_id) != mask:
+            raise BusyError(f"the mask of {self.slide_id} was corrected while it was used")
+        write_table(tiles, self.tiles_path, TILES)
+        write_json(self.cut_path, mask)
+        return self._hash_tiles()
+
+    def _hash_tiles(self) -> str:
+        return hash_content([hash_file(path) for path in (self.tiles_path, self.cut_path)])
 
     def _analyse(self) -> str:
         _, failures = self._bench.analyser.run([self._cut()])
@@ -176,10 +201,11 @@ class SlideStages:
 
     def _cut(self) -> Cut:
         tiles = read_table(self.tiles_path, TILES)
-        return make_cut(self.home, tiles, spec=self._bench.tiling)
+        mask = json.loads(self.cut_path.read_text("utf-8"))
+        return make_cut(self.home, tiles, spec=self._bench.tiling, mask=mask)
 
     def _report(self) -> str:
-        report = collect_report(self.home, self.slide_id)
+        report = collect_report(self.home, self.slide_id, folder=self.result_folder)
         with writing_folder(self.report_folder, replace=True) as folder:
             if self._bench.spec.report == "html":
                 (folder / "report.html").write_bytes(render_html(report))

@@ -16,7 +16,7 @@ from typing import Any
 from histo_nb.errors import (
     BundleError,
     BusyError,
-    CatalogError,
+    CatalogAwayError,
     HistoError,
     SlideError,
     SpecError,
@@ -33,6 +33,8 @@ from histo_nb.running.cohort.spec import CohortSpec
 from histo_nb.running.cohort.stages import STAGES, Bench, SlideStages
 
 log = logging.getLogger(__name__)
+
+NOBODYS = StorageError | BundleError | CatalogAwayError  # no slide's fault: all would meet it
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,8 @@ def work_slide(job: Job) -> Outcome:
         bench = _bench(job.place, job.model_id, job.spec)
         ledger = Ledger(bench.home.catalog, lease_s=job.spec.lease_s, tries=job.spec.tries)
         return _Slide(SlideStages(bench, job.slide_id), ledger, job).run()
+    except (SlideError, TableError) as error:
+        return Outcome(slide_id=job.slide_id, state="failed", reason=str(error), attempts=1)
     except HistoError as error:  # the home, its catalogue or the model: no slide's fault
         return Outcome(slide_id=job.slide_id, state="stopped", error=error)
 
@@ -126,6 +130,7 @@ class _Slide:
                 return self._outcome("held", work.stage)
             except Exception as error:  # of whatever kind: it must not stop the other slides
                 return self._gone_wrong(lease, error)
+        self._stages.show_result()
         return self._outcome("done", None)
 
     def _look(self) -> list[str]:
@@ -158,16 +163,16 @@ class _Slide:
 
     def _gone_wrong(self, lease: Lease, error: Exception) -> Outcome:
         stage = lease.work.stage
-        with suppress(LeaseLostError):
-            if isinstance(error, StorageError | BundleError | BusyError):
+        with suppress(LeaseLostError, CatalogAwayError):  # then the lease runs out
+            if isinstance(error, NOBODYS | BusyError):
                 self._ledger.give_back(lease)
             elif isinstance(error, SlideError | TableError):
                 self._ledger.fail(lease, str(error), for_good=True)
-            elif not isinstance(error, CatalogError):
+            else:
                 log.exception("%s of %s", stage, self._stages.slide_id)
                 self._ledger.fail(lease, f"{type(error).__name__}: {error}", for_good=False)
-        if isinstance(error, StorageError | BundleError | CatalogError):
-            return self._outcome("stopped", stage, error=error)
+        if isinstance(error, NOBODYS):
+            return Outcome(slide_id=self._stages.slide_id, state="stopped", error=error)
         if isinstance(error, BusyError):
             return self._outcome("held", stage)
         return self._not_ours(stage)
@@ -179,9 +184,7 @@ class _Slide:
         state = self._said(stage, "state") or "held"
         return self._outcome(states.get(state, state), stage)
 
-    def _outcome(
-        self, state: str, stage: str | None, *, error: HistoError | None = None
-    ) -> Outcome:
+    def _outcome(self, state: str, stage: str | None) -> Outcome:
         if state == "done":
             self._rows = self._ledger.rows(self._stages.works.values())
         return Outcome(
@@ -191,7 +194,6 @@ class _Slide:
             reason=self._said(stage, "reason") if stage else None,
             attempts=max((row["attempts"] for row in self._rows.values()), default=0),
             facts=self._facts() if state == "done" else {},
-            error=error,
         )
 
     def _facts(self) -> dict[str, Any]:
@@ -235,7 +237,7 @@ def _keep(ledger: Ledger, lease: Lease, job: Job, done: threading.Event) -> None
             ledger.renew(lease, reason=reason)
         except LeaseLostError:
             return  # what is made of it will not be committed
-        except CatalogError:
-            continue  # away for a moment; the lease still lasts
+        except Exception:  # the catalogue is away for a moment; the lease still lasts
+            log.warning("a lease could not be renewed", exc_info=True)
         if too_long:  # C code that hangs cannot be stopped otherwise
             os.kill(os.getpid(), signal.SIGKILL)

@@ -8,12 +8,25 @@ from typing import Any
 
 import pandas as pd
 
-from histo_nb.errors import BundleError, CatalogError, HistoError, StorageError
+from histo_nb.errors import (
+    BundleError,
+    CatalogAwayError,
+    CatalogError,
+    HistoError,
+    SpecError,
+    StorageError,
+)
 from histo_nb.model.registry import production_entry
 from histo_nb.running.cohort.engine import EngineLostError
 from histo_nb.running.cohort.runner import Cohort, CohortSpec
 from histo_nb.running.service.channel import PATIENCE_S, Channel, log
-from histo_nb.running.service.waiting import count_analysed, find_waiting, note_failed, rest_s
+from histo_nb.running.service.waiting import (
+    count_analysed,
+    find_unreported,
+    find_waiting,
+    note_failed,
+    rest_s,
+)
 
 POLL_S = 1.0
 BATCH, A_WORKER = 16, 4  # slides of a batch, at least; a new model waits so long
@@ -22,14 +35,16 @@ RETRY_S = 30.0  # after one of these:
 WHY = {
     StorageError: "there is no space left",
     BundleError: "the model in production cannot be used",
-    CatalogError: "the catalogue does not answer",
+    SpecError: "its settings cannot be used",
+    CatalogAwayError: "the catalogue does not answer",
+    CatalogError: "the catalogue cannot be used",
     EngineLostError: "the Dask scheduler does not answer",
 }
 TROUBLE: tuple[type[HistoError], ...] = tuple(WHY)
 
 
 class Bench:
-    """The cohort of the model in production; made anew when that is another."""
+    """The cohort of the model in production; made anew when that is another, or after trouble."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel, self._stack = channel, ExitStack()
@@ -40,13 +55,22 @@ class Bench:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a cohort, which sees to the reports of what it analyses."""
+        return self._model_id is not None
+
+    def close(self) -> None:
+        """End the cohort; the next run makes another."""
+        self._model_id = None
         self._stack.close()
 
     def run(self, slide_ids: list[str], model_id: str) -> pd.DataFrame:
         """Analyse slides until they are done, or this part is to stop."""
         if model_id != self._model_id:
-            self._model_id = None
-            self._stack.close()
+            self.close()
             spec = CohortSpec(n_workers=self._channel.settings["n_workers"])
             self._cohort = self._stack.enter_context(Cohort(self._channel.home, spec=spec))
             self._model_id = model_id
@@ -60,6 +84,7 @@ def work(channel: Channel) -> None:
             try:
                 wait_s = look(channel, bench, pool)
             except TROUBLE as error:
+                bench.close()  # its workers may be gone
                 wait_s = RETRY_S
                 log.warning("the analysis waits (%s)", type(error).__name__)
                 why = next(said for kind, said in WHY.items() if isinstance(error, kind))
@@ -74,7 +99,9 @@ def look(channel: Channel, bench: Bench, pool: ThreadPoolExecutor) -> float:
         channel.tell("waiting: no model is in production")
         return POLL_S
     n_workers, started = channel.settings["n_workers"] or os.cpu_count() or 1, time.monotonic()
-    slide_ids = find_waiting(channel.home, model_id, limit=max(BATCH, A_WORKER * n_workers))
+    # A report that was broken off is nobody's any more, since its slide has a result.
+    slide_ids = [] if bench.is_open else find_unreported(channel.home, model_id)
+    slide_ids += find_waiting(channel.home, model_id, limit=max(BATCH, A_WORKER * n_workers))
     if not slide_ids:
         pause_s = rest_s(started)
         channel.tell("no slide waits", patience_s=PATIENCE_S + pause_s)

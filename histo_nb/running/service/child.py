@@ -72,16 +72,16 @@ class Child:
 
     def ask_to_stop(self) -> None:
         """Ask it to end; `end` makes sure."""
-        if self.process:
-            with suppress(ProcessLookupError):
-                self.process.terminate()
+        if self.process and not has_ended(self.process):
+            os.kill(self.process.pid, signal.SIGTERM)  # `terminate` might wait for it; see `end`
 
     def end(self) -> None:
         """Kill it with all that it has started, and forget it."""
         process, self.process = self.process, None
         if process:
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)  # not yet reaped, so the number is its own
+            if process.returncode is None:  # nobody has waited for it: the number is its own
+                with suppress(ProcessLookupError, PermissionError):
+                    os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             if process.stdin:
                 with suppress(OSError):
@@ -165,5 +165,11 @@ def read_lines(pipe: IO[bytes]) -> Iterator[bytes]:
 
 def has_ended(process: "subprocess.Popen[bytes]") -> bool:
     """Say whether a process has ended; its number stays taken until it is waited for."""
-    ended = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    if process.returncode is not None:
+        return True
+    try:
+        ended = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:  # somebody has waited for it
+        process.poll()
+        return True
     return ended is not None

@@ -11,7 +11,7 @@ from histo_nb import __version__
 from histo_nb.catalog import stamp
 from histo_nb.home import Home
 from histo_nb.masking.masks import mask_path
-from histo_nb.schema import EVENTS, RESULTS, SLIDES
+from histo_nb.schema import EVENTS, RESULTS, SLIDES, WORK
 
 FAILED = "analysis failed"  # the event; its detail is what was tried
 LOOK_S, REST = 1.0, 20  # between two looks: at least, and times what the last one took
@@ -33,6 +33,24 @@ def find_waiting(home: Home, model_id: str | None, *, limit: int) -> list[str]:
     with home.catalog.reading() as connection:
         names = connection.execute(query.limit(limit + len(failed))).scalars()
         return [name for name in names if name not in failed][:limit]
+
+
+def find_unreported(home: Home, model_id: str) -> list[str]:
+    """Return slides that this model analysed and whose report was begun but never finished."""
+    columns = WORK.c
+    rank = sa.func.row_number().over(
+        partition_by=columns.slide_id, order_by=(columns.updated_at.desc(), columns.work_key)
+    )
+    last = sa.select(columns.slide_id, columns.state, rank.label("rank"))
+    last = last.where(columns.stage == "report").subquery()
+    analysed = sa.exists().where(
+        RESULTS.c.slide_id == last.c.slide_id, RESULTS.c.model_id == model_id
+    )
+    query = sa.select(last.c.slide_id).where(
+        last.c.rank == 1, last.c.state.in_(("leased", "waiting")), analysed
+    )
+    with home.catalog.reading() as connection:
+        return list(connection.execute(query.order_by(last.c.slide_id)).scalars())
 
 
 def count_waiting(home: Home, model_id: str | None) -> int:

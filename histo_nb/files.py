@@ -169,8 +169,12 @@ def locked(path: Path, *, timeout_s: float | None = None) -> Iterator[None]:
     try:
         yield
     finally:
-        fcntl.flock(handle, fcntl.LOCK_UN)  # a child that was forked meanwhile has the handle too
-        os.close(handle)
+        _unlock(handle)
+
+
+def _unlock(handle: int) -> None:
+    fcntl.flock(handle, fcntl.LOCK_UN)  # a child that was forked meanwhile has the handle too
+    os.close(handle)
 
 
 def _lock_within(path: Path, timeout_s: float) -> int:
@@ -183,7 +187,7 @@ def _lock_within(path: Path, timeout_s: float) -> int:
         return waiting.result(timeout_s)
     except BaseException:
         if not waiting.cancel() and not waiting.exception():  # it came in this very moment
-            os.close(waiting.result())
+            _unlock(waiting.result())
         raise
 
 
@@ -196,7 +200,7 @@ def _lock_later(path: Path, waiting: "Future[int]") -> None:
     if waiting.set_running_or_notify_cancel():
         waiting.set_result(handle)
     else:
-        os.close(handle)
+        _unlock(handle)
 
 
 def copy_hashed(source: Path, target: Path) -> str:
@@ -239,11 +243,12 @@ def _sweep(folder: Path) -> None:
     began = time.monotonic()
     if began < _SWEEP_AT.get(folder, 0.0):
         return
-    for name in os.listdir(folder):
-        if (found := LEFT.fullmatch(name)) and _is_left(folder, found):
-            shutil.rmtree(folder / name, ignore_errors=True)
-            with suppress(OSError):
-                (folder / name).unlink()
+    with suppress(PermissionError):  # it may be written, but not be read
+        for path in folder.iterdir():
+            if (found := LEFT.fullmatch(path.name)) and _is_left(folder, found):
+                shutil.rmtree(path, ignore_errors=True)
+                with suppress(OSError):
+                    path.unlink()
     took_s = time.monotonic() - began
     if took_s > QUICK_S:
         _SWEEP_AT[folder] = time.monotonic() + REST * took_s

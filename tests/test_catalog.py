@@ -10,7 +10,8 @@ import sqlalchemy as sa
 
 from histo_nb import catalog as module
 from histo_nb.catalog import Catalog, account
-from histo_nb.errors import CatalogError
+from histo_nb.errors import CatalogAwayError, CatalogError, DiskFullError
+from histo_nb.files import locked
 from histo_nb.home import Home, open_home
 
 pytestmark = pytest.mark.databases
@@ -187,12 +188,50 @@ def test_a_damaged_catalogue_is_named(tmp_path, monkeypatch):
         "postgresql+psycopg://x:secret/1@127.0.0.1/y",
         "postgresql+psycopg://x:secret@127.0.0.1:1/y",
         "postgresql+psycopg://127.0.0.1:1/y?user=x&password=secret",
+        "postgresql+psycopg://x:se@secret@127.0.0.1:1/y",
+        "postgresql+psycopg://x:se@127.0.0.1:1/secret@127.0.0.1/y",
     ],
 )
 def test_an_address_that_does_not_work_is_named(url):
     with pytest.raises(CatalogError, match="HISTO_DATABASE_URL") as caught:
         Catalog(url)
     assert "secret" not in str(caught.value)
+
+
+def test_a_catalogue_that_does_not_answer_may_be_asked_again():
+    with pytest.raises(CatalogAwayError, match="HISTO_DATABASE_URL") as caught:
+        Catalog("postgresql+psycopg://x:secret@127.0.0.1:1/y")
+    assert caught.value.exit_code == 75  # EX_TEMPFAIL of sysexits.h
+    for nonsense in ("sqlite:///:memory:?mode=x&uri=true&vfs=none", "nonsense"):
+        with pytest.raises(CatalogError):
+            Catalog(nonsense)
+
+
+@pytest.mark.parametrize("statement", ["SELECT * FROM nowhere", "SELECT nonsense FROM slides"])
+def test_a_question_that_makes_no_sense_would_make_none_later(home, statement):
+    with pytest.raises(CatalogError) as caught, home.catalog.reading() as connection:
+        connection.exec_driver_sql(statement)
+    assert type(caught.value) is CatalogError
+
+
+def test_a_full_disk_of_sqlite_is_named(home):
+    if home.catalog.engine.dialect.name != "sqlite":
+        pytest.skip("PostgreSQL's disk is its own")
+    with pytest.raises(DiskFullError, match="full"), home.catalog.writing("") as connection:
+        connection.exec_driver_sql("PRAGMA max_page_count=1")  # of this connection
+        connection.exec_driver_sql("CREATE TABLE more AS SELECT zeroblob(1000000)")
+
+
+def test_a_writer_that_hangs_is_not_waited_for_without_end(home, monkeypatch):
+    if home.catalog.engine.dialect.name != "sqlite":
+        pytest.skip("PostgreSQL has its own queue")
+    monkeypatch.setattr(module, "TURN_S", 0.2)
+    with locked(home.root / "catalog.sqlite-turn"):
+        with pytest.raises(CatalogAwayError, match="another process has held the catalogue"):
+            home.catalog.note("noted", "S-1")
+        assert home.catalog.events().empty, "readers do not wait"
+    home.catalog.note("noted", "S-2")
+    assert home.catalog.events().subject.tolist() == ["S-2"]
 
 
 def test_any_number_of_names_may_be_asked_for(home):

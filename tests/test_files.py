@@ -15,11 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
+from histo_nb import files
 from histo_nb.errors import SpecError, StorageError
 from histo_nb.files import (
     check_free_space,
     hash_content,
     hash_file,
+    locked,
     write_json,
     writing,
     writing_folder,
@@ -95,7 +97,94 @@ def test_a_killed_writer_leaves_the_old_file_and_blocks_nobody(tmp_path):
     write_json(tmp_path / "a.json", "new")
     with writing_folder(tmp_path / "b", replace=True) as temporary:
         (temporary / "whole").touch()
-    assert names(tmp_path / "b") == ["whole"]
+    assert names(tmp_path) == ["a.json", "b", "whole"], "what the killed one left is swept"
+
+
+def leave(path, *, pid, machine=None, kind="n"):
+    left = path.with_name(f".{kind}{machine or files._machine()}-{pid}-01234567-{path.name}")
+    left.mkdir()
+    (left / "half").touch()
+    return left
+
+
+@pytest.fixture
+def ended():
+    """The number of a process that has ended."""
+    child = subprocess.Popen(["true"])
+    child.wait()
+    return child.pid
+
+
+def test_what_a_living_process_writes_is_not_swept(tmp_path):
+    living = leave(tmp_path / "a", pid=os.getppid())
+    with writing_folder(tmp_path / "a") as own:
+        write_json(tmp_path / "b.json", 1)
+        assert {path.name for path in (living, own)} <= set(names(tmp_path))
+
+
+def test_what_another_machine_writes_is_swept_after_a_day(tmp_path, ended):
+    elsewhere = leave(tmp_path / "a.json", pid=ended, machine="0" * 8)
+    write_json(tmp_path / "a.json", 1)
+    assert elsewhere.exists()
+    os.utime(elsewhere, (time.time() - 2 * 86400,) * 2)
+    write_json(tmp_path / "a.json", 1)
+    assert not elsewhere.exists()
+
+
+def test_a_killed_process_that_has_the_number_of_another_is_swept_after_a_day(tmp_path):
+    left = leave(tmp_path / "a.json", pid=os.getpid())
+    os.utime(left, (time.time() - 2 * 86400,) * 2)
+    write_json(tmp_path / "a.json", 1)
+    assert not left.exists()
+
+
+def test_a_set_aside_folder_is_kept_while_it_is_all_there_is(tmp_path, ended):
+    aside = leave(tmp_path / "a", pid=ended, kind="o")
+    write_json(tmp_path / "b.json", 1)
+    assert aside.exists()
+    for _ in range(2):
+        with writing_folder(tmp_path / "a", replace=True):
+            pass
+    assert names(tmp_path) == ["a", "b.json"]
+
+
+def test_names_that_only_look_alike_are_left_alone(tmp_path, ended):
+    alike = [".0123456789ab-a", f".n{files._machine()}-x-01234567-a", "n-a"]
+    for name in alike:
+        (tmp_path / name).touch()
+    write_json(tmp_path / "a", 1)
+    assert names(tmp_path) == sorted([*alike, "a"])
+
+
+def test_a_large_folder_is_looked_through_seldom(tmp_path, ended, monkeypatch):
+    monkeypatch.setattr(files, "QUICK_S", 0.0)  # each is large
+    monkeypatch.setattr(files, "REST", 1e9)
+    write_json(tmp_path / "a.json", 1)
+    left = leave(tmp_path / "a.json", pid=ended)
+    write_json(tmp_path / "a.json", 1)
+    assert left.exists()
+
+
+def _hold(path):
+    with locked(path, timeout_s=60.0):
+        return "held"
+
+
+def test_a_lock_is_waited_for(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        with locked(tmp_path / "lock"):
+            waiting = [pool.submit(_hold, tmp_path / "lock") for _ in range(8)]
+            time.sleep(0.1)
+            assert not any(one.done() for one in waiting)
+        assert [one.result() for one in waiting] == ["held"] * 8
+
+
+def test_a_lock_is_given_up_after_a_while_and_free_again(tmp_path):
+    with locked(tmp_path / "lock"):
+        for _ in range(3):
+            with pytest.raises(TimeoutError), locked(tmp_path / "lock", timeout_s=0.05):
+                pass
+    assert _hold(tmp_path / "lock") == "held", "those who gave up do not hold it either"
 
 
 def test_many_writers_of_one_name_leave_one_whole_file(tmp_path):

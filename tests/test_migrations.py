@@ -139,6 +139,25 @@ def test_a_migration_that_fails_leaves_what_was(url, monkeypatch):
     assert len(Catalog(url).events()) >= 3
 
 
+@pytest.mark.parametrize(
+    "good",
+    [
+        "postgresql+psycopg://a%40b:c%40d@host/db",
+        "sqlite:////tmp/a@b/c",
+        "postgresql+psycopg:///db",
+    ],
+)
+def test_an_at_sign_where_it_may_be_is_no_trouble(good):
+    migrations.check_url(sa.make_url(good))
+
+
+def test_a_password_with_an_at_sign_is_refused_without_a_word_of_it():
+    for bad in ("postgresql+psycopg://u:a@SECRET@host/db", "postgresql://u:a@b/SECRET@host/db"):
+        with pytest.raises(CatalogError, match=r"HISTO_DATABASE_URL.*%40") as caught:
+            migrations.check_url(sa.make_url(bad))
+        assert not any(part in str(caught.value) for part in ("SECRET", "host", "db"))
+
+
 def test_an_up_to_date_catalogue_opens_without_alembic(url):
     Catalog(url)
     code = """if True:

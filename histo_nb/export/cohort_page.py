@@ -106,6 +106,7 @@ def _summary(facts: Mapping[str, Any], slides: pd.DataFrame) -> dict[str, Any]:
         "n_failed": int((slides.state == "failed").sum()),
         "n_waiting": int((slides.state == "waiting").sum()),
         "n_refused": len(facts["failures_of_intake"]),
+        "stopped_by": unnamed(str(facts.get("stopped_by") or ""), slide_id=""),
         "n_abnormal": int((done.slide_class != normal).sum()),
         "n_doubtful": int((_numbers(done, "n_doubts") > 0).sum()),
         "per_hour": "—" if per_hour is None else f"{per_hour:,.0f}",

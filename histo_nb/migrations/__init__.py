@@ -58,7 +58,7 @@ def check_url(url: sa.URL) -> None:
     CatalogError
         There is an @ after that which ends the password; nothing of the address is told.
     """
-    if url.host is not None and "@" in f"{url.host}{url.database}":
+    if url.host and "@" in f"{url.host}{url.database}":
         raise CatalogError(
             "HISTO_DATABASE_URL holds one @ too many; write an @ that belongs to the user or the "
             "password as %40"

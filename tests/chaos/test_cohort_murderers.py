@@ -15,6 +15,7 @@ from histo_nb.errors import StorageError
 from histo_nb.home import Home
 from histo_nb.inference.result import hash_result
 from histo_nb.running.cohort.engine import SCHEDULER
+from histo_nb.running.cohort.record import run_cohort
 from histo_nb.running.cohort.runner import Cohort, CohortSpec
 
 MURDEROUS = Path(__file__).parents[1] / "murderous.py"
@@ -114,3 +115,16 @@ def test_a_full_disk_is_said_nothing_is_half_written_and_it_goes_on(ward: Home, 
         assert table.attempts.tolist() == [1], "it was not the slide's fault"
         filed = ward.catalog.result("S0", cohort.card.model_id)
         assert filed["content_sha256"] == hash_result(Path(filed["result_path"]))
+
+
+def test_a_cohort_that_breaks_off_leaves_a_page_that_says_why(ward: Home) -> None:
+    with small_disk(ward.masks, size="1m"):
+        fill(ward.masks / "filler", leave_kb=0)
+        with pytest.raises(StorageError, match="disk is full"):
+            run_cohort(ward, spec=CohortSpec(n_workers=1))
+    (page,) = ward.runs.glob("*/cohort.html")
+    said = page.read_text()
+    assert "The run was stopped before its end" in said
+    assert "disk is full" in said
+    assert str(ward.root) not in said
+    assert run_cohort(ward, spec=CohortSpec(n_workers=1)).failures == []

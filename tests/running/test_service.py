@@ -8,13 +8,16 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import analysed
 import numpy as np
+import pandas as pd
 import psutil
 import pytest
 from click.testing import CliRunner
@@ -23,13 +26,14 @@ from dicoms import write_series
 from pydicom import dcmread
 from serviced import Service
 
-from histo_nb.errors import SpecError
+from histo_nb.errors import CatalogAwayError, CatalogError, SpecError
 from histo_nb.home import Home, open_home
 from histo_nb.model.registry import promote
 from histo_nb.running.cli import main
+from histo_nb.running.cohort.engine import EngineLostError
+from histo_nb.running.service import analysis, logfile
 from histo_nb.running.service import channel as channel_module
 from histo_nb.running.service import child as child_module
-from histo_nb.running.service import logfile
 from histo_nb.running.service.channel import Channel
 from histo_nb.running.service.child import Child
 from histo_nb.running.service.door import Door
@@ -39,12 +43,14 @@ from histo_nb.running.service.status import read_status
 from histo_nb.running.service.waiting import (
     count_waiting,
     find_failed,
+    find_unreported,
     find_waiting,
     note_failed,
 )
 from histo_nb.scanning.dicom.receiver import DicomReceiver
 from histo_nb.scanning.dicom.spool import FULL, STORED
 from histo_nb.scanning.hotfolder import HotFolder, HotFolderSpec
+from histo_nb.schema import WORK
 
 UNIT = Path(__file__).parents[2] / "deploy" / "histo-nb.service"
 NAMES = ("mustermann", "erika", "4711")  # planted in names of files and folders, and in DICOM
@@ -148,6 +154,107 @@ def test_what_failed_waits_again_with_another_model_or_mask_only(home: Home) -> 
 
 
 # ------------------------------------------------------------------------------ the door
+def add_report(home: Home, slide_id: str, state: str, *, at: str = "2026-01-02") -> None:
+    row = {"work_key": f"{slide_id}/{at}", "slide_id": slide_id, "stage": "report", "state": state}
+    with home.catalog.writing("") as connection:
+        connection.execute(WORK.insert(), {**row, "attempts": 1, "updated_at": at})
+
+
+@pytest.mark.databases
+def test_a_report_that_was_begun_and_not_finished_is_known(home: Home) -> None:
+    names = ("S-a", "S-b", "S-c", "S-d", "S-e", "S-f")
+    add_rows(home, *names)
+    for name, model_id in zip(names, ("M-1", "M-1", "M-1", "M-1", "M-2"), strict=False):
+        add_result(home, name, model_id)
+    for name, state in zip(names, ("leased", "waiting", "done", "failed", "leased"), strict=False):
+        add_report(home, name, state)
+    add_report(home, "S-c", "leased", at="2026-01-01")  # by an earlier version
+    assert find_unreported(home, "M-1") == ["S-a", "S-b"]
+
+
+class FakeBench:
+    """Notes what it is to analyse."""
+
+    is_open = False
+
+    def __init__(self) -> None:
+        self.asked: list[list[str]] = []
+
+    def run(self, slide_ids: list[str], model_id: str) -> pd.DataFrame:
+        self.asked.append(slide_ids)
+        self.is_open = True
+        return pd.DataFrame({"state": ["done"] * len(slide_ids)})
+
+
+def test_a_fresh_bench_finishes_reports_that_were_broken_off(home: Home) -> None:
+    model_id = analysed.copy_model(home).name
+    add_rows(home, "S-a", "S-b")
+    add_result(home, "S-b", model_id)
+    add_report(home, "S-b", "leased")
+    channel: Any = FakeChannel(home)
+    bench: Any = FakeBench()
+    with ThreadPoolExecutor(1) as pool:
+        for _ in range(2):
+            analysis.look(channel, bench, pool)
+    assert bench.asked == [["S-b", "S-a"], ["S-a"]]
+
+
+class FakeChannel:
+    """Keeps what was said, and is to stop after that."""
+
+    def __init__(self, home: Home) -> None:
+        self.home, self.settings, self.stop = home, {"n_workers": 1}, threading.Event()
+        self.said: list[str] = []
+
+    def tell(self, doing: str, *, trouble: bool = False, **_: Any) -> None:
+        if trouble:
+            self.said.append(doing)
+            self.stop.set()
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (SpecError("n_workers=x"), "its settings cannot be used"),
+        (EngineLostError("gone"), "the Dask scheduler does not answer"),
+        (CatalogAwayError("gone"), "the catalogue does not answer"),
+        (CatalogError("odd"), "the catalogue cannot be used"),
+    ],
+)
+def test_analysis_waits_with_words_and_has_a_new_cohort_then(
+    home: Home, monkeypatch: pytest.MonkeyPatch, error: Exception, words: str
+) -> None:
+    analysed.copy_model(home)
+    add_rows(home, "S-a")
+    opened = []
+
+    class Lost:
+        def __init__(self, *_: object, **__: object) -> None:
+            opened.append(self)
+            self.is_closed = False
+
+        def __enter__(self) -> "Lost":
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            self.is_closed = True
+
+        def run(self, *_: object, **__: object) -> None:
+            raise error
+
+    monkeypatch.setattr(analysis, "Cohort", Lost)
+    monkeypatch.setattr(analysis, "RETRY_S", 0.0)
+    channel: Any = FakeChannel(home)
+    analysis.work(channel)
+    assert channel.said == [f"waiting: {words}"]
+    bench = analysis.Bench(channel)
+    for n in (2, 3):
+        with pytest.raises(type(error)):
+            bench.run(["S-a"], "M-1")
+        assert len(opened) == n
+    assert all(cohort.is_closed for cohort in opened)
+
+
 def test_door_closes_above_the_limit_and_opens_below_four_fifths(home: Home) -> None:
     door = Door(home, ServiceSpec(max_waiting=5, min_free_gb=0))
     add_rows(home, *(f"S-{i}" for i in range(5)))
@@ -272,6 +379,33 @@ def test_a_part_that_hangs_is_started_again(intake: Child) -> None:
     assert not psutil.pid_exists(first)
     look_until(intake, lambda: intake.state()["state"] == "running")
     assert intake.state()["restarts"] == 1
+
+
+def test_a_part_that_has_just_ended_is_asked_to_stop_and_ended(intake: Child) -> None:
+    look_until(intake, lambda: intake.facts)
+    process = intake.process
+    assert process
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    intake.ask_to_stop()
+    assert process.returncode is None, "until it is waited for its number is its own"
+    assert child_module.has_ended(process)
+    intake.end()
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_nobody_is_killed_by_a_number_that_is_free_again(
+    intake: Child, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look_until(intake, lambda: intake.facts)
+    process = intake.process
+    assert process
+    process.kill()
+    os.waitpid(process.pid, 0)  # by somebody who knows nothing of it
+    assert child_module.has_ended(process)
+    monkeypatch.setattr(os, "killpg", lambda *_: pytest.fail("that number is another's by now"))
+    intake.ask_to_stop()
+    intake.end()
 
 
 def test_a_part_that_runs_well_has_short_pauses_again(

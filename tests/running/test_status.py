@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 
 import analysed
@@ -73,6 +74,16 @@ def test_what_is_wrong_is_said(ready: Home, part: dict, held: str | None, words:
     assert code == 1
     (failure,) = said["failures"]
     assert words in failure["trouble"]
+
+
+def test_who_looks_does_not_keep_a_service_from_starting(ready: Home) -> None:
+    folder = service_folder(ready.root)
+    (folder / "lock").touch()
+    looking = os.open(folder / "lock", os.O_RDONLY)
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    threading.Timer(0.2, os.close, (looking,)).start()
+    with holding(folder):
+        assert read_state(ready.root)["state"] == "running"
 
 
 def test_a_service_that_was_killed_leaves_no_word(ready: Home) -> None:

@@ -69,6 +69,13 @@ class Bench:
 
     def run(self, slide_ids: list[str], model_id: str) -> pd.DataFrame:
         """Analyse slides until they are done, or this part is to stop."""
+        try:
+            return self._run(slide_ids, model_id)
+        except HistoError:  # its workers may be gone, or work with settings that do not fit
+            self.close()
+            raise
+
+    def _run(self, slide_ids: list[str], model_id: str) -> pd.DataFrame:
         if model_id != self._model_id:
             self.close()
             spec = CohortSpec(n_workers=self._channel.settings["n_workers"])
@@ -84,7 +91,6 @@ def work(channel: Channel) -> None:
             try:
                 wait_s = look(channel, bench, pool)
             except TROUBLE as error:
-                bench.close()  # its workers may be gone
                 wait_s = RETRY_S
                 log.warning("the analysis waits (%s)", type(error).__name__)
                 why = next(said for kind, said in WHY.items() if isinstance(error, kind))

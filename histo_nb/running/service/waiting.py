@@ -41,8 +41,8 @@ def find_unreported(home: Home, model_id: str) -> list[str]:
     rank = sa.func.row_number().over(
         partition_by=columns.slide_id, order_by=(columns.updated_at.desc(), columns.work_key)
     )
-    last = sa.select(columns.slide_id, columns.state, rank.label("rank"))
-    last = last.where(columns.stage == "report").subquery()
+    reports = sa.select(columns.slide_id, columns.state, rank.label("rank"))
+    last = reports.where(columns.stage == "report").subquery()
     analysed = sa.exists().where(
         RESULTS.c.slide_id == last.c.slide_id, RESULTS.c.model_id == model_id
     )

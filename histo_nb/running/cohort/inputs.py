@@ -65,8 +65,8 @@ def find_cohort(
         for number, entry in enumerate(entries, 1):
             if stop and stop.is_set():
                 break
-            if entry.slide_id:
-                found.append(entry.slide_id)
+            if entry.path is None:
+                found.append(str(entry.slide_id))
                 continue
             arrival = _enter(entry, home, number=number)
             bar.update()
@@ -77,7 +77,7 @@ def find_cohort(
                     {
                         "slide_id": arrival.quarantine_id,
                         "step": arrival.step or "files",
-                        "error": arrival.reason,
+                        "error": _unnamed(arrival.reason, entry.path),
                     }
                 )
     return list(dict.fromkeys(found)), refused
@@ -145,8 +145,13 @@ def _enter(entry: Entry, home: Home, *, number: int) -> Arrival:
         name = f"file {number}"
         if isinstance(error, OSError):
             error = SlideError(f"{name} cannot be read ({error.strerror}); look at its disk")
-        said = str(error).replace(str(entry.path), name).replace(entry.path.name, name)
-        return Arrival(quarantine_id=name, reason=said, step="files", new=False)
+        return Arrival(quarantine_id=name, reason=str(error), step="files", new=False)
+
+
+def _unnamed(reason: str | None, path: Path) -> str:
+    """Return a reason without the names of a file and its folder."""
+    said = (reason or "").replace(str(path), "the file").replace(path.name, "the file")
+    return said.replace(path.parent.name, "its folder") if path.parent.name else said
 
 
 def _find_known(entry: Entry, home: Home) -> Arrival | None:

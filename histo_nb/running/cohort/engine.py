@@ -28,6 +28,7 @@ SETTINGS = {
     # The ledger counts how often a slide kills its worker; Dask would blame those that waited.
     "distributed.scheduler.allowed-failures": 1_000_000,
     "distributed.scheduler.worker-ttl": None,  # the worker itself ends what hangs
+    "distributed.worker.profile.enabled": False,  # grows, and nobody looks at it
     # Memory is the libraries', not Dask's, which could neither spill it nor wait for it to go; at
     # 0.95 of its share a worker is still ended.
     "distributed.worker.memory.target": False,
@@ -110,7 +111,8 @@ class DaskEngine:
 
     def submit(self, job: Job) -> None:
         """Take one job."""
-        key = f"{job.slide_id}-{secrets.token_hex(8)}"  # never one of an earlier try
+        # Never one of an earlier try; and one name before the dash: Dask keeps records of each.
+        key = f"slide-{secrets.token_hex(16)}"
         with _lost_by_name():
             future = self._client.submit(work_slide, job, key=key, pure=False, retries=0)
         self._given[key] = (job, future)

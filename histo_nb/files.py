@@ -5,7 +5,6 @@ import fcntl
 import hashlib
 import json
 import os
-import platform
 import re
 import secrets
 import shutil
@@ -14,12 +13,11 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
-from functools import cache
-from math import inf
 from pathlib import Path
 from typing import Any
 
 from histo_nb.errors import DiskFullError, HistoError, StorageError
+from histo_nb.processes import machine, started
 
 HASH_CHUNK = 1 << 22  # bytes read at a time: large enough for disks, small enough for memory
 
@@ -27,7 +25,7 @@ NEARLY_FULL = 1 << 20  # bytes; a write that failed with less than this left has
 
 NEW, OLD = "n", "o"  # temporary names: of what is being written, and of what it replaces
 LEFT = re.compile(
-    r"\.(?P<kind>[no])(?P<machine>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{8}-(?P<name>.+)", re.DOTALL
+    r"\.(?P<kind>[no])(?P<machine>[0-9a-f]{16})-(?P<pid>\d+)-[0-9a-f]{8}-(?P<name>.+)", re.DOTALL
 )
 DAY_S = 86400.0  # nothing is written for so long; nor do two clocks differ so much
 QUICK_S, REST = 0.001, 100  # a look through a folder that took longer is not repeated for 100 times
@@ -234,7 +232,7 @@ def publish(path: Path, target: Path) -> Path:
 
 
 def _beside(path: Path, kind: str = NEW) -> Path:
-    who = f"{kind}{_machine()}-{os.getpid()}-{secrets.token_hex(4)}"
+    who = f"{kind}{machine()}-{os.getpid()}-{secrets.token_hex(4)}"
     return path.with_name(f".{who}-{path.name}")
 
 
@@ -261,29 +259,9 @@ def _is_left(folder: Path, found: "re.Match[str]") -> bool:
         written = (folder / found[0]).lstat().st_mtime
     except OSError:  # just renamed
         return False
-    if found["machine"] != _machine():  # of processes elsewhere nothing is known
+    if found["machine"] != machine():  # of processes elsewhere nothing is known
         return time.time() - written > DAY_S
-    return _started(int(found["pid"])) > written + DAY_S
-
-
-def _started(pid: int) -> float:
-    """Return when a process of this machine started, in seconds since 1970; inf = it has ended."""
-    import psutil  # noqa: PLC0415 - seldom needed
-
-    try:
-        process = psutil.Process(pid)
-        return inf if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
-    except psutil.Error:
-        return inf
-
-
-@cache
-def _machine() -> str:
-    boot, own = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
-    # Containers of one machine have the same kernel, but do not see each other's processes.
-    parts = (platform.node(), boot.read_text() if boot.exists() else "",
-             str(own.readlink()) if own.exists() else "")  # fmt: skip
-    return hash_content(parts)[:8]
+    return started(int(found["pid"])) > written + DAY_S
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from histo_nb import files
+from histo_nb import files, processes
 from histo_nb.errors import SpecError, StorageError
 from histo_nb.files import (
     check_free_space,
@@ -101,7 +101,7 @@ def test_a_killed_writer_leaves_the_old_file_and_blocks_nobody(tmp_path):
 
 
 def leave(path, *, pid, machine=None, kind="n"):
-    left = path.with_name(f".{kind}{machine or files._machine()}-{pid}-01234567-{path.name}")
+    left = path.with_name(f".{kind}{machine or processes.machine()}-{pid}-01234567-{path.name}")
     left.mkdir()
     (left / "half").touch()
     return left
@@ -123,7 +123,7 @@ def test_what_a_living_process_writes_is_not_swept(tmp_path):
 
 
 def test_what_another_machine_writes_is_swept_after_a_day(tmp_path, ended):
-    elsewhere = leave(tmp_path / "a.json", pid=ended, machine="0" * 8)
+    elsewhere = leave(tmp_path / "a.json", pid=ended, machine="0" * 16)
     write_json(tmp_path / "a.json", 1)
     assert elsewhere.exists()
     os.utime(elsewhere, (time.time() - 2 * 86400,) * 2)
@@ -149,7 +149,7 @@ def test_a_set_aside_folder_is_kept_while_it_is_all_there_is(tmp_path, ended):
 
 
 def test_names_that_only_look_alike_are_left_alone(tmp_path, ended):
-    alike = [".0123456789ab-a", f".n{files._machine()}-x-01234567-a", "n-a"]
+    alike = [".0123456789ab-a", f".n{processes.machine()}-x-01234567-a", "n-a"]
     for name in alike:
         (tmp_path / name).touch()
     write_json(tmp_path / "a", 1)

@@ -14,18 +14,8 @@ from histo_nb.model.card import Card, installed_versions
 
 PACKAGE = Path(__file__).parents[1]
 # The code that decides an answer; pages, reports and desks may change without a slide being redone.
-DECIDES = (
-    *(
-        "geometry.py",
-        "annotations.py",
-        "slide.py",
-        "stored.py",
-        "image.py",
-        "tables.py",
-        "files.py",
-    ),
-    *("balancing/pixels.py", "masking", "tiling", "model", "inference"),
-)
+DECIDES = ("geometry.py", "annotations.py", "slide.py", "stored.py", "image.py", "tables.py",
+           "balancing/pixels.py", "masking", "tiling", "model", "inference")  # fmt: skip
 
 
 @cache

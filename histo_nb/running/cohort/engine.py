@@ -28,7 +28,8 @@ SETTINGS = {
     # The ledger counts how often a slide kills its worker; Dask would blame those that waited.
     "distributed.scheduler.allowed-failures": 1_000_000,
     "distributed.scheduler.worker-ttl": None,  # the worker itself ends what hangs
-    "distributed.worker.profile.enabled": False,  # grows, and nobody looks at it
+    "distributed.worker.profile.enabled": False,  # it grows, and nobody looks at it;
+    "distributed.admin.low-level-log-length": 1000,  # so does this
     # Memory is the libraries', not Dask's, which could neither spill it nor wait for it to go; at
     # 0.95 of its share a worker is still ended.
     "distributed.worker.memory.target": False,

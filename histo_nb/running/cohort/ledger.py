@@ -8,26 +8,22 @@ have gone, somebody has ended them.
 """
 
 import os
-import platform
 import secrets
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import psutil
 import sqlalchemy as sa
 
 from histo_nb.catalog import Catalog, now
 from histo_nb.errors import CatalogError
+from histo_nb.processes import machine, started
 from histo_nb.schema import WORK
 
 DIED = "its worker was killed, most often for lack of memory"
 CLOCK_S = 5.0  # what a machine's clock may be put right by while a process runs
-BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 class LeaseLostError(CatalogError):
@@ -213,38 +209,21 @@ def who() -> str:
     No other is ever called so.
     """
     watched, watcher = os.getpid(), os.getppid()
-    return f"{_machine()}/{watched}/{_started(watched)}/{watcher}/{_started(watcher)}"
+    return f"{machine()}/{watched}/{started(watched)}/{watcher}/{started(watcher)}"
 
 
 def _is_dead(worker: str) -> bool:
     """Say whether a process of this machine has ended; of others nothing is known."""
-    machine, pid, started, *_ = worker.rsplit("/", 4)
-    return machine == _machine() and _has_ended(pid, started)
+    where, pid, since, *_ = worker.rsplit("/", 4)
+    return where == machine() and _has_ended(pid, since)
 
 
 def _count_tries(row: dict[str, Any]) -> int:
     """Return how often work was tried, but for what ended because its watcher had ended, too."""
-    *_, watcher, started = row["worker"].rsplit("/", 4)
+    *_, watcher, since = row["worker"].rsplit("/", 4)
     is_ended = row["state"] == "leased" and row["reason"] is None and _is_dead(row["worker"])
-    return int(row["attempts"]) - (is_ended and _has_ended(watcher, started))
+    return int(row["attempts"]) - (is_ended and _has_ended(watcher, since))
 
 
-def _has_ended(pid: str, started: str) -> bool:
-    return abs(_started(int(pid)) - float(started)) > CLOCK_S
-
-
-def _started(pid: int) -> float:
-    """Return when a process started, in seconds since 1970; 0 = it has ended."""
-    try:
-        process = psutil.Process(pid)
-        return 0.0 if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
-    except psutil.Error:
-        return 0.0
-
-
-@cache
-def _machine() -> str:
-    boot = BOOT.read_text().strip() if BOOT.exists() else ""
-    # Containers of one machine have the same kernel, but do not see each other's processes.
-    own = Path("/proc/self/ns/pid")
-    return f"{platform.node()}/{boot}/{own.readlink() if own.exists() else ''}"
+def _has_ended(pid: str, since: str) -> bool:
+    return abs(started(int(pid)) - float(since)) > CLOCK_S

@@ -97,7 +97,7 @@ class Service:
         assert self.process.returncode == 0, self.said
         return json.loads(out)
 
-    def left(self, *, seconds: float = 30.0) -> list[psutil.Process]:
+    def left(self, *, seconds: float = 90.0) -> list[psutil.Process]:
         """Return what of it still lives after a while."""
         return psutil.wait_procs(list(self.seen.values()), timeout=seconds)[1]
 

@@ -569,7 +569,7 @@ def test_it_ends_cleanly(ready: Home, drop: Path, how: signal.Signals) -> None:
         drop_slides(drop, 2)
         service.wait_for(lambda: len(ready.catalog.slide_files()) == 2)
         assert service.stop(how=how) == {"served": str(ready.root), "status": 0}
-        assert service.left(seconds=5) == []
+        assert service.left() == []
     assert "Traceback" not in service.said
 
 
@@ -581,7 +581,7 @@ def test_a_second_signal_ends_it_at_once(home: Home, drop: Path) -> None:
         with pytest.raises(subprocess.TimeoutExpired):
             service.process.wait(3)
         service.stop()
-        assert service.left(seconds=5) == []
+        assert service.left() == []
 
 
 def test_without_a_model_it_waits_and_a_new_one_is_used_from_then_on(

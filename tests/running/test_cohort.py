@@ -18,7 +18,7 @@ from histo_nb.home import Home
 from histo_nb.inference.result import hash_result, read_provenance, read_result
 from histo_nb.masking.masks import keep_mask, mask_path, read_mask, read_spec
 from histo_nb.model.seal import write_gate
-from histo_nb.running.cohort import jobs
+from histo_nb.running.cohort import jobs, runner
 from histo_nb.running.cohort.engine import SCHEDULER, EngineLostError
 from histo_nb.running.cohort.runner import COLUMNS, Cohort, CohortSpec
 from histo_nb.running.cohort.stages import Bench, SlideStages
@@ -288,6 +288,18 @@ def test_workers_that_join_while_it_runs_get_their_share(
             later.start()
             assert set(cohort.run(["S0", "S1", "S2"]).state) == {"done"}
             later.join()
+
+
+def test_workers_that_dask_does_not_start_again_are_replaced(
+    ward: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(SCHEDULER, raising=False)
+    monkeypatch.setattr(runner, "ALONE_S", 0.5)
+    with Cohort(ward, spec=TWO) as cohort:
+        cohort._engine._client.cluster.scale(0)
+        while cohort.n_workers:
+            time.sleep(0.1)
+        assert set(cohort.run(["S0", "S1", "S2"]).state) == {"done"}
 
 
 @pytest.mark.databases

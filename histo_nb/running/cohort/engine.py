@@ -161,10 +161,15 @@ def open_engine(n_workers: int) -> Engine:
     from dask import config  # noqa: PLC0415 - takes a second
 
     config.set(SETTINGS)
-    address = os.environ.get(SCHEDULER)
-    if address:
+    if not is_local():
+        address = os.environ[SCHEDULER]
         return DaskEngine(lambda: _connect(address))
     return DaskEngine(lambda: _start_here(n_workers or os.cpu_count() or 1))
+
+
+def is_local() -> bool:
+    """Say whether the workers are processes of this one."""
+    return not os.environ.get(SCHEDULER)
 
 
 def _connect(address: str) -> "Client":

@@ -15,7 +15,7 @@ from histo_nb.home import Home
 from histo_nb.inference.runtime import choose_runtime
 from histo_nb.model.registry import production_model
 from histo_nb.model.seal import check_bundle
-from histo_nb.running.cohort.engine import Engine, EngineLostError, open_engine
+from histo_nb.running.cohort.engine import Engine, EngineLostError, is_local, open_engine
 from histo_nb.running.cohort.jobs import JobQueue
 from histo_nb.running.cohort.ledger import Ledger
 from histo_nb.running.cohort.spec import CohortSpec
@@ -24,6 +24,9 @@ from histo_nb.running.cohort.worker import Job, find_place
 
 log = logging.getLogger(__name__)
 
+ALONE_S = (
+    30.0  # without workers on this machine, where Dask starts killed ones again, but not always
+)
 PATIENCE_S = 600.0  # for a scheduler that does not answer, or has no workers
 LOOK_S = 0.5  # what is waited for an answer before it is looked whether there is room for more
 COLUMNS = ["slide_id", "state", "stage", "reason", "attempts", "slide_class", "confidence",
@@ -150,6 +153,9 @@ class Cohort:
         elif self._alone_since is None:
             self._alone_since = time.monotonic()
             log.warning("the scheduler has no workers yet; they are waited for")
+        elif is_local() and time.monotonic() - self._alone_since > ALONE_S:
+            self._alone_since = None
+            raise EngineLostError("all workers have ended")  # others are started
         elif time.monotonic() - self._alone_since > PATIENCE_S:
             queue.error = EngineLostError("the scheduler has no workers; start some")
 

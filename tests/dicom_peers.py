@@ -21,6 +21,15 @@ def associate(port: int, *, syntax: str = "1.2.840.10008.1.2.4.50", title: str =
     return entity.associate("127.0.0.1", port)
 
 
+def store(port: int, *paths: Path) -> list[int]:
+    """Send instances in one association; return the answer to each."""
+    association = associate(port)
+    assert association.is_established
+    statuses = [association.send_c_store(dcmread(path)).Status for path in paths]
+    association.release()
+    return statuses
+
+
 def send(port: int, paths: list[Path]) -> None:
     _config.STORE_SEND_CHUNKED_DATASET = True
     association = associate(port)

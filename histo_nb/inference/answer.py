@@ -16,6 +16,7 @@ from histo_nb.inference.trust import find_doubts
 from histo_nb.inference.verdict import judge_slide
 from histo_nb.masking.quality import find_soft
 from histo_nb.model.card import Card
+from histo_nb.model.seal import is_passed
 from histo_nb.tables import PREDICTIONS, check_table
 
 
@@ -65,9 +66,7 @@ class Judge:
             class_fractions=verdict.class_fractions,
             rule=rule.describe(card.normal_class),
             tissue_mm2=tissue_mm2,
-            gate_passed=bool(
-                self.gate and self.gate.get("passed") and not self.gate.get("lowered")
-            ),
+            gate_passed=is_passed(self.gate),
             n_failures=n_failures,
             doubts=find_doubts(
                 predictions,

@@ -115,6 +115,11 @@ def read_gate(folder: Path) -> dict[str, Any] | None:
     return gate
 
 
+def is_passed(gate: Mapping[str, Any] | None) -> bool:
+    """Say whether a model passed its gate, and by no lowered criteria."""
+    return bool(gate and gate.get("passed") and not gate.get("lowered"))
+
+
 def write_gate(folder: Path, gate: Mapping[str, Any]) -> dict[str, Any]:
     """Write what the gate said beside the card it said it of, sealed; return it as written."""
     card = read_card(folder / CARD)

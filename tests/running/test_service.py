@@ -21,9 +21,8 @@ import pandas as pd
 import psutil
 import pytest
 from click.testing import CliRunner
-from dicom_peers import TITLE, associate
+from dicom_peers import TITLE, store
 from dicoms import write_series
-from pydicom import dcmread
 from serviced import Service
 
 from histo_nb.errors import CatalogAwayError, CatalogError, SpecError
@@ -312,14 +311,6 @@ def test_hot_folder_that_is_held_leaves_files_where_they_are(home: Home, drop: P
 def series(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """A DICOM slide; its attributes name a patient."""
     return write_series(tmp_path_factory.mktemp("sent"), analysed.draw(99, (512, 512)))
-
-
-def store(port: int, *paths: Path) -> list[int]:
-    association = associate(port)
-    assert association.is_established
-    statuses = [association.send_c_store(dcmread(path)).Status for path in paths]
-    association.release()
-    return statuses
 
 
 def test_receiver_that_is_held_is_out_of_resources(home: Home, series: list[Path]) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from counts import count
-from dicom_peers import TITLE, associate
+from dicom_peers import TITLE, associate, store
 from dicoms import write_instance, write_series
 from pydicom import dcmread
 
@@ -53,14 +53,6 @@ def wait_for(condition, *, seconds: float = 20.0) -> None:
     while not condition():
         assert time.monotonic() < end, "it did not happen"
         time.sleep(0.02)
-
-
-def store(port: int, *paths: Path) -> list[int]:
-    association = associate(port)
-    assert association.is_established
-    statuses = [association.send_c_store(dcmread(path)).Status for path in paths]
-    association.release()
-    return statuses
 
 
 def spooled(home) -> list[Path]:

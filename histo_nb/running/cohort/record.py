@@ -17,7 +17,7 @@ from histo_nb.export.cohort_page import write_cohort_page
 from histo_nb.files import hash_content, write_json, writing_folder
 from histo_nb.home import Home
 from histo_nb.inference.provenance import code_facts, environment_facts
-from histo_nb.model.seal import read_gate
+from histo_nb.model.seal import is_passed, read_gate
 from histo_nb.running.cohort.inputs import find_cohort
 from histo_nb.running.cohort.runner import Cohort
 from histo_nb.running.cohort.spec import CohortSpec
@@ -110,7 +110,6 @@ def run_cohort(
 def _facts(
     cohort: Cohort, slides: pd.DataFrame, *, started: datetime, seconds: float
 ) -> dict[str, Any]:
-    gate = read_gate(cohort.folder)
     n_done = int((slides.state == "done").sum())
     return {
         "cohort_id": f"{started:%Y%m%dT%H%M%S%f}_cohort",
@@ -122,7 +121,7 @@ def _facts(
         "counts": slides.state.value_counts().to_dict(),
         "model_id": cohort.card.model_id,
         "normal_class": cohort.card.normal_class,
-        "gate_passed": bool(gate and gate.get("passed") and not gate.get("lowered")),
+        "gate_passed": is_passed(read_gate(cohort.folder)),
         "spec": asdict(cohort.spec),
         "code": code_facts(),
         "packages": environment_facts(),

@@ -17,6 +17,7 @@ from histo_nb.errors import TableError
 from histo_nb.files import writing
 
 SPLITS = ("train", "valid", "test")
+MEANING = "description"  # key of what a column means, in its field and so in each Parquet file
 
 
 @dataclass(frozen=True)
@@ -36,48 +37,50 @@ class Contract:
 
 def _contract(
     name: str,
-    fields: Iterable[tuple[str, pa.DataType, bool]],
+    fields: Iterable[tuple[str, pa.DataType, bool, str]],
     *,
     key: tuple[str, ...],
     allowed: Mapping[str, tuple[str, ...]] | None = None,
 ) -> Contract:
-    schema = pa.schema([pa.field(n, kind, nullable=null) for n, kind, null in fields])
+    schema = pa.schema(
+        [pa.field(n, kind, null, metadata={MEANING: says}) for n, kind, null, says in fields]
+    )
     return Contract(name, schema, key, allowed or {})
 
 
 _TILE = [
-    ("tile_id", pa.string(), False),
-    ("slide_id", pa.string(), False),
-    ("patient_id", pa.string(), True),  # pseudonym; null = unknown
-    ("slide_path", pa.string(), False),
-    ("slide_mpp", pa.float64(), False),  # µm/px of level 0
-    ("x", pa.int64(), False),  # level-0 px, top-left
-    ("y", pa.int64(), False),
-    ("size_l0", pa.int64(), False),  # level-0 px covered
-    ("level", pa.int64(), False),  # level that is read
-    ("read_size", pa.int64(), False),  # px at that level
-    ("tile_size", pa.int64(), False),  # px at mpp
-    ("mpp", pa.float64(), False),  # µm/px asked
-    ("effective_mpp", pa.float64(), False),  # µm/px got
-    ("read_path", pa.string(), False),  # "level0", "pyramid" (geometry.plan_read) or "image"
-    ("tissue", pa.float64(), False),  # share of the tile that is tissue, 0–1
+    ("tile_id", pa.string(), False, "name of the tile"),
+    ("slide_id", pa.string(), False, "pseudonym of the slide"),
+    ("patient_id", pa.string(), True, "pseudonym of the patient; empty = unknown"),
+    ("slide_path", pa.string(), False, "file that the tile is read from"),
+    ("slide_mpp", pa.float64(), False, "µm/px of the slide's level 0"),
+    ("x", pa.int64(), False, "left edge, level-0 px of the slide's full image"),
+    ("y", pa.int64(), False, "upper edge, level-0 px of the slide's full image"),
+    ("size_l0", pa.int64(), False, "side, level-0 px"),
+    ("level", pa.int64(), False, "level of the pyramid that is read, 0 = finest"),
+    ("read_size", pa.int64(), False, "side as read, px of that level or as decoded"),
+    ("tile_size", pa.int64(), False, "side, px at mpp"),
+    ("mpp", pa.float64(), False, "µm/px asked"),
+    ("effective_mpp", pa.float64(), False, "µm/px got"),
+    ("read_path", pa.string(), False, "which pixels are read: level0, pyramid, level0/2 …, image"),
+    ("tissue", pa.float64(), False, "share of the tile that is tissue, 0–1"),
 ]
 _LABEL = [
-    ("label", pa.string(), True),  # null = unlabelled
-    ("label_fraction", pa.float64(), True),  # share of the tile that its class covers
-    ("label_source", pa.string(), True),  # the file or board the label came from
-    ("labelled_by", pa.string(), True),
-    ("labelled_at", pa.string(), True),  # ISO 8601, UTC
+    ("label", pa.string(), True, "class; empty = unlabelled"),
+    ("label_fraction", pa.float64(), True, "share of the tile that its class covers, 0–1"),
+    ("label_source", pa.string(), True, "the file or board the label came from"),
+    ("labelled_by", pa.string(), True, "who said so"),
+    ("labelled_at", pa.string(), True, "when, ISO 8601, UTC"),
 ]
 _TRAINING = [
-    ("split", pa.string(), False),
-    ("parent_id", pa.string(), True),  # null = an original tile
-    ("angle", pa.float64(), False),  # degrees counter-clockwise
-    ("flip", pa.bool_(), False),  # left–right, after the rotation
+    ("split", pa.string(), False, "part of the data: train, valid or test"),
+    ("parent_id", pa.string(), True, "tile this is a turned copy of; empty = an original"),
+    ("angle", pa.float64(), False, "degrees counter-clockwise that the copy is turned by"),
+    ("flip", pa.bool_(), False, "whether it is flipped left–right after the rotation"),
 ]
 
 _SCALE = ("slide_mpp", "mpp", "effective_mpp")  # null = loose images of unknown scale
-_ANY_SCALE = [(name, kind, null or name in _SCALE) for name, kind, null in _TILE]
+_ANY_SCALE = [(name, kind, null or name in _SCALE, says) for name, kind, null, says in _TILE]
 
 TILES = _contract("tiles", _TILE, key=("tile_id",))
 LABELLED_TILES = _contract("labelled tiles", _ANY_SCALE + _LABEL, key=("tile_id",))
@@ -88,7 +91,9 @@ TRAINING_TILES = _contract(
     allowed={"split": SPLITS},
 )
 PREDICTIONS = _contract(
-    "predictions", [*_ANY_SCALE, ("prediction", pa.string(), False)], key=("tile_id",)
+    "predictions",
+    [*_ANY_SCALE, ("prediction", pa.string(), False, "most probable class")],
+    key=("tile_id",),
 )
 CONTRACTS = {c.name: c for c in (TILES, LABELLED_TILES, TRAINING_TILES, PREDICTIONS)}
 

@@ -11,6 +11,7 @@ from histo_nb.annotations import Annotation, read_geojson, write_geojson
 from histo_nb.errors import CatalogError, TableError
 from histo_nb.files import hash_content, hash_file, write_json, writing_folder
 from histo_nb.home import Home
+from histo_nb.spreadsheet import write_csv
 from histo_nb.tables import PREDICTIONS, read_table, write_table
 
 PROVENANCE = "provenance.json"  # what the answer was made from
@@ -69,7 +70,7 @@ def write_result(result: SlideResult, home: Home, *, failures: pd.DataFrame) -> 
     with writing_folder(folder, replace=True) as temporary:
         write_table(result.predictions, temporary / "predictions.parquet", PREDICTIONS)
         write_geojson(result.regions, temporary / "regions.geojson")
-        failures.to_csv(temporary / "failures.csv", index=False)
+        write_csv(failures, temporary / "failures.csv")
         write_json(temporary / "result.json", facts)
         write_json(temporary / PROVENANCE, provenance)
         content_sha256 = hash_result(temporary)

@@ -23,6 +23,8 @@ HASH_CHUNK = 1 << 22  # bytes read at a time: large enough for disks, small enou
 
 NEARLY_FULL = 1 << 20  # bytes; a write that failed with less than this left has met a full disk
 
+WRITTEN = "HISTO_WRITTEN"  # environment variable: a file that notes what was written, a path a line
+
 NEW, OLD = "n", "o"  # temporary names: of what is being written, and of what it replaces
 LEFT = re.compile(
     r"\.(?P<kind>[no])(?P<machine>[0-9a-f]{16})-(?P<pid>\d+)-[0-9a-f]{8}-(?P<name>.+)", re.DOTALL
@@ -68,6 +70,7 @@ def writing(path: Path) -> Iterator[Path]:
             sync(temporary)
             temporary.replace(path)
             sync(path.parent)
+        _note_written(path)
     finally:
         with suppress(OSError):
             temporary.unlink()
@@ -95,6 +98,7 @@ def writing_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
                     path.rename(retired)
             temporary.rename(path)
             sync(path.parent)
+        _note_written(path)
         shutil.rmtree(retired, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -227,8 +231,22 @@ def publish(path: Path, target: Path) -> Path:
         target.rename(retired)
     path.rename(target)
     sync(target.parent)
+    _note_written(target)
     shutil.rmtree(retired, ignore_errors=True)
     return target
+
+
+def _note_written(path: Path) -> None:
+    """Note what a run has written, if its runner asked for it; a line of a pipe's size is whole."""
+    if log := os.environ.get(WRITTEN):
+        with Path(log).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(str(path.absolute())) + "\n")
+
+
+def read_written(log: Path) -> list[Path]:
+    """Return the paths that were written while `WRITTEN` named a file, each once."""
+    lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
+    return [Path(path) for path in dict.fromkeys(json.loads(line) for line in lines)]
 
 
 def _beside(path: Path, kind: str = NEW) -> Path:

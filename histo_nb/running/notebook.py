@@ -7,7 +7,7 @@ A run is checked before anything starts (`plan_run`), works in a staging folder,
 import hashlib
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
 from histo_nb.errors import BundleError, NotebookError, RunError
-from histo_nb.files import staging, sync, write_json
+from histo_nb.export.crate import write_crate
+from histo_nb.files import read_written, staging, sync, write_json
 from histo_nb.home import Home
 from histo_nb.running.notebook_exit import cell_fault
 from histo_nb.running.notebook_facts import (
@@ -30,6 +31,7 @@ from histo_nb.running.notebook_facts import (
 from histo_nb.running.notebook_kernel import ENGINE, KernelSpec
 from histo_nb.running.notebook_page import make_page
 from histo_nb.running.notebook_parameters import Parameter, check_values, read_parameters
+from histo_nb.running.outputs import find_outputs
 
 ANALYSES = ("analyse_slides(", "run_cohort(", "production_model(")  # a notebook that needs a model
 PROMOTES = ("pass_gate(", "promote(")  # … unless it puts one into production itself
@@ -200,7 +202,8 @@ def run_notebook(
 ) -> Run:
     """Execute a notebook into `runs/<time>_<name>/` and file the run in the catalogue.
 
-    The folder holds the executed copy, a page without code and `run.json`. It is kept also when
+    The folder holds the executed copy, a page without code, `run.json`, and the same as an
+    RO-Crate. It is kept also when
     the notebook failed; it then ends in `.failed`. After an interruption nothing is left, and what
     a killed process left in the staging folder is swept by the next run.
 
@@ -233,8 +236,10 @@ def run_notebook(
     run_id = f"{started:%Y%m%dT%H%M%S%f}_{notebook.stem}"
     clock = time.perf_counter()
     with staging(home.staging) as working:
-        executed = working / notebook.name
-        fault = _execute(plan, executed, kernel)
+        executed, noted = working / notebook.name, working / "written"
+        fault = _execute(plan, executed, replace(kernel, written=noted))
+        outputs = find_outputs(home, read_written(noted))
+        noted.unlink(missing_ok=True)
         seconds = time.perf_counter() - clock
         facts = {
             "run_id": run_id,
@@ -244,6 +249,7 @@ def run_notebook(
             "ended_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "seconds": round(seconds, 2),
             **plan.facts,
+            "outputs": outputs,
         }
         folder = _file_run(home, working, facts)
     kept = Run(run_id, folder, folder / notebook.name, seconds)
@@ -283,6 +289,7 @@ def _file_run(home: Home, working: Path, facts: dict[str, Any]) -> Path:
     executed = working / facts["notebook"]
     executed.with_suffix(".html").write_text(make_page(executed, facts), encoding="utf-8")
     write_json(working / "run.json", facts)
+    write_crate(working, facts)
     sync(executed)
     failed = facts["status"] == "failed"
     folder = home.runs / f"{facts['run_id']}{'.failed' if failed else ''}"

@@ -19,6 +19,7 @@ from papermill.engines import NBClientEngine, NotebookExecutionManager, papermil
 from traitlets.config import Config
 
 from histo_nb.errors import RunError, SpecError
+from histo_nb.files import WRITTEN
 from histo_nb.running.notebook_exit import Exit, count_oom_kills, death_fault
 
 ENGINE = "histo-nb"
@@ -33,6 +34,7 @@ class KernelSpec:
 
     cwd: Path
     home: Path  # HISTO_HOME, in the kernel's environment only
+    written: Path | None = None  # file in which what the notebook writes is noted
     timeout_s: float | None = None  # for one cell
     total_timeout_s: float | None = None  # for the whole notebook
     since: float = field(default_factory=time.monotonic)
@@ -46,7 +48,8 @@ class KernelSpec:
     @property
     def environment(self) -> dict[str, str]:
         """The environment of this process, with HISTO_HOME."""
-        return {**os.environ, "HISTO_HOME": str(self.home)}
+        noted = {WRITTEN: str(self.written)} if self.written else {}
+        return {**os.environ, "HISTO_HOME": str(self.home), **noted}
 
     def left_s(self, _cell: Any = None) -> float | None:
         """Return the seconds that a cell which starts now may take; None: any."""

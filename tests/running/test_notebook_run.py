@@ -258,7 +258,8 @@ def test_a_run_is_a_copy_a_page_and_its_facts(home, tmp_path):
     notebook = write(tmp_path, secret, leak, parameters="path: str = ''\nseed: int = 3\nn: int = 1")
     run = run_notebook(notebook, home, parameters={"path": "table.csv"})
     assert left(home) == [run.run_id]
-    assert sorted(p.name for p in run.folder.iterdir()) == ["run.json", "work.html", "work.ipynb"]
+    files = ["ro-crate-metadata.json", "run.json", "work.html", "work.ipynb"]
+    assert sorted(p.name for p in run.folder.iterdir()) == files
     facts = facts_of(run.folder)
     assert facts["run_id"] == run.run_id
     assert (facts["status"], facts["fault"]) == ("done", None)

@@ -14,9 +14,11 @@ import pandas as pd
 from histo_nb.catalog import stamp
 from histo_nb.errors import HistoError
 from histo_nb.export.cohort_page import write_cohort_page
+from histo_nb.export.crate import write_crate
 from histo_nb.files import hash_content, write_json, writing_folder
 from histo_nb.home import Home
 from histo_nb.inference.provenance import code_facts, environment_facts
+from histo_nb.inference.result import result_folder
 from histo_nb.model.seal import is_passed, read_gate
 from histo_nb.running.cohort.inputs import find_cohort
 from histo_nb.running.cohort.runner import Cohort
@@ -111,8 +113,14 @@ def _facts(
     cohort: Cohort, slides: pd.DataFrame, *, started: datetime, seconds: float
 ) -> dict[str, Any]:
     n_done = int((slides.state == "done").sum())
+    n_left = len(slides) - n_done
+    cohort_id = f"{started:%Y%m%dT%H%M%S%f}_cohort"
     return {
-        "cohort_id": f"{started:%Y%m%dT%H%M%S%f}_cohort",
+        "run_id": cohort_id,
+        "notebook": "cohort",
+        "cohort_id": cohort_id,
+        "status": "failed" if n_left else "done",
+        "fault": f"{n_left} of {len(slides)} slides are not done" if n_left else None,
         "started_at": stamp(started),
         "ended_at": stamp(datetime.now(UTC)),
         "seconds": round(seconds, 2),
@@ -126,6 +134,30 @@ def _facts(
         "code": code_facts(),
         "packages": environment_facts(),
         "slides_sha256": hash_content(sorted(slides.slide_id)),
+        "declared": {name: {"value": value} for name, value in asdict(cohort.spec).items()},
+        "inputs": _inputs(cohort, slides),
+        "outputs": _outputs(cohort, slides),
+    }
+
+
+def _inputs(cohort: Cohort, slides: pd.DataFrame) -> dict[str, Any]:
+    card, wanted = cohort.card, slides.slide_id.tolist()
+    rows = cohort.home.catalog.slides(wanted) if wanted else slides.assign(sha256="")
+    return {
+        "slides": dict(zip(rows.slide_id, rows.sha256, strict=True)),
+        "model": {"model_id": card.model_id, "weights_sha256": card.weights_sha256},
+    }
+
+
+def _outputs(cohort: Cohort, slides: pd.DataFrame) -> dict[str, str]:
+    """Return the hashes of the results by their names in the home."""
+    home, model_id = cohort.home, cohort.card.model_id
+    done = slides.slide_id[slides.state == "done"]
+    filed = {name: home.catalog.result(name, model_id) for name in sorted(done)}
+    return {
+        result_folder(home, name, model_id).relative_to(home.root).as_posix(): row["content_sha256"]
+        for name, row in filed.items()
+        if row
     }
 
 
@@ -135,11 +167,12 @@ def _write(home: Home, slides: pd.DataFrame, facts: dict[str, Any]) -> Path:
         slides.to_parquet(temporary / "slides.parquet", index=False)
         write_cohort_page(facts, slides, temporary / "cohort.html")
         write_json(temporary / "run.json", facts)
+        write_crate(temporary, facts)
     home.catalog.add_run(
         {
             "run_id": facts["cohort_id"],
             "notebook": "cohort",
-            "status": "done" if set(facts["counts"]) <= {"done"} else "failed",
+            "status": facts["status"],
             "started_at": facts["started_at"],
             "seconds": facts["seconds"],
             "run_path": str(folder),

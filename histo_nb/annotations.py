@@ -1,19 +1,24 @@
 """Outlines with a class on a slide: QuPath's GeoJSON, ASAP's XML; polygons in level-0 px."""
 
 import json
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import shapely
 from defusedxml import DefusedXmlException, ElementTree
+from shapely.affinity import translate
 from shapely.geometry import MultiPolygon, Polygon, mapping, shape
 
 from histo_nb.errors import TableError
-from histo_nb.files import write_json
+from histo_nb.files import write_json, writing
 
 Outline = Polygon | MultiPolygon
 SUFFIXES = (".geojson", ".json", ".xml")
+HEADER = "histo_nb"  # member of a FeatureCollection in which this program speaks of its file
+ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
+FARTHEST = 1 << 40  # px; no slide is as wide
 ASAP_POLYGONS = ("Polygon", "Spline", "Rectangle")  # kinds of ASAP's outlines that have an area
 
 
@@ -33,11 +38,12 @@ class Annotation:
 
 def write_geojson(annotations: list[Annotation], path: Path) -> Path:
     """Write annotations as a GeoJSON FeatureCollection that QuPath imports; return the path."""
-    features = [_feature(annotation) for annotation in annotations]
+    features = [make_feature(annotation) for annotation in annotations]
     return write_json(path, {"type": "FeatureCollection", "features": features}, indent=None)
 
 
-def _feature(annotation: Annotation) -> dict[str, Any]:
+def make_feature(annotation: Annotation) -> dict[str, Any]:
+    """Return an annotation as a GeoJSON feature, with all that its own feature said."""
     said = annotation.feature.get("properties", {})
     classification = {**said.get("classification", {}), "name": annotation.label}
     return {
@@ -53,13 +59,48 @@ def _feature(annotation: Annotation) -> dict[str, Any]:
     }
 
 
-def read_geojson(path: Path) -> list[Annotation]:
-    """Read the classified polygons of a QuPath GeoJSON file.
+def write_features(
+    features: Iterable[Mapping[str, Any]], path: Path, *, header: Mapping[str, Any]
+) -> Path:
+    """Write a GeoJSON FeatureCollection, one feature at a time and a line; return the path.
+
+    Parameters
+    ----------
+    header
+        Becomes the member `HEADER`. Its `origin` says where the file's 0, 0 lies on the slide
+        (level-0 px): `read_geojson` adds it.
 
     Raises
     ------
     TableError
-        The file is missing or no GeoJSON, or an outline has no class or is not a valid polygon.
+        A number is not finite: JSON has no word for it.
+    """
+    path = Path(path)
+    with writing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.write(f'{{"type":"FeatureCollection","{HEADER}":{_dump(header)},"features":[')
+        for number, feature in enumerate(features):
+            file.write(",\n" if number else "\n")
+            file.write(_dump(feature))
+        file.write("\n]}\n")
+    return path
+
+
+def _dump(content: Any) -> str:
+    try:
+        return ENCODER.encode(content)
+    except ValueError as error:
+        raise TableError(
+            f"a number is not finite, JSON has no word for it ({error}); make what is written again"
+        ) from error
+
+
+def read_features(path: Path) -> tuple[list[Any], dict[str, Any]]:
+    """Return the features of a GeoJSON file as they stand there, and its header ({} = none).
+
+    Raises
+    ------
+    TableError
+        The file is missing or no GeoJSON.
     """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -68,10 +109,75 @@ def read_geojson(path: Path) -> list[Annotation]:
     features = content.get("features") if isinstance(content, dict) else content
     if not isinstance(features, list):
         raise TableError(f"{path} holds no GeoJSON features; export annotations from QuPath again")
-    return [_annotation(feature, f"{path}, feature {i}") for i, feature in enumerate(features)]
+    header = content.get(HEADER) if isinstance(content, dict) else None
+    return features, header if isinstance(header, dict) else {}
 
 
-def _annotation(feature: Any, where: str) -> Annotation:
+def read_geojson(path: Path, *, origin: tuple[int, int] | None = (0, 0)) -> list[Annotation]:
+    """Read the classified polygons of a QuPath GeoJSON file, in level-0 px of the whole slide.
+
+    Parameters
+    ----------
+    origin
+        Where the file's 0, 0 lies on the slide (level-0 px), unless the file says so itself. None:
+        unknown.
+
+    Raises
+    ------
+    TableError
+        The file is missing or no GeoJSON, an outline has no class or is not a valid polygon, or
+        nobody says where its 0, 0 lies.
+    """
+    features, header = read_features(path)
+    origin = said_origin(header, where=str(path)) if header else origin
+    found = [read_annotation(feature, f"{path}, feature {i}") for i, feature in enumerate(features)]
+    return move_annotations(found, origin, where=str(path))
+
+
+def said_origin(header: Mapping[str, Any], *, where: str) -> tuple[int, int]:
+    """Return where a file's 0, 0 lies on the slide (level-0 px), as its header says.
+
+    Raises
+    ------
+    TableError
+        The header says no such thing.
+    """
+    match header.get("origin"):
+        case [int(x), int(y)] if max(abs(x), abs(y)) < FARTHEST:
+            return x, y
+    raise TableError(f"{where} does not say where its 0, 0 lies; write it again with histo-nb")
+
+
+def move_annotations(
+    annotations: list[Annotation], by: tuple[int, int] | None, *, where: str = ""
+) -> list[Annotation]:
+    """Return annotations moved by `x, y` px; None, unknown how far, is a `TableError`."""
+    if by is None:
+        raise TableError(
+            f"{where} does not say where its 0, 0 lies: at the corner of the slide or of its "
+            "scanned area, which lie apart here; say annotation_origin='scan' for outlines from "
+            "QuPath, 'slide' for those of programs that show the whole slide"
+        )
+    return [replace(a, outline=move(a.outline, by)) for a in annotations]
+
+
+def move(outline: Any, by: tuple[int, int]) -> Any:
+    """Return a shapely geometry moved by `x, y` px; the same one if there is nowhere to go.
+
+    There and back again is exact where all coordinates are at least as large as what is taken off
+    them: places on the scanned area, moved by its own corner.
+    """
+    return translate(outline, *by) if any(by) else outline
+
+
+def read_annotation(feature: Any, where: str) -> Annotation:
+    """Return a GeoJSON feature as an annotation, as it stands there.
+
+    Raises
+    ------
+    TableError
+        It has no class, or is not a valid polygon.
+    """
     try:
         _check_closed(feature["geometry"])
         outline = shape(feature["geometry"])
@@ -86,6 +192,7 @@ def _annotation(feature: Any, where: str) -> Annotation:
         TypeError,
         ValueError,
         AttributeError,
+        OverflowError,
         shapely.errors.ShapelyError,
     ) as error:
         raise TableError(
@@ -106,15 +213,22 @@ def _check_closed(geometry: dict[str, Any]) -> None:
             raise ValueError("a ring is open: its last point is not its first")
 
 
-def read_annotations(path: Path) -> list[Annotation]:
+def read_annotations(path: Path, *, origin: tuple[int, int] | None = (0, 0)) -> list[Annotation]:
     """Read outlines in the format that the file's suffix names: GeoJSON, or the XML of ASAP.
+
+    Parameters
+    ----------
+    origin
+        As `read_geojson`.
 
     Raises
     ------
     TableError
         As `read_geojson` and `read_asap`.
     """
-    return read_asap(path) if Path(path).suffix.lower() == ".xml" else read_geojson(path)
+    if Path(path).suffix.lower() == ".xml":
+        return move_annotations(read_asap(path), origin, where=str(path))
+    return read_geojson(path, origin=origin)
 
 
 def read_asap(path: Path) -> list[Annotation]:

@@ -34,12 +34,12 @@ def add_result(home: Home, slide_id: str = "S-1", **facts: Any) -> SlideResult:
     )  # fmt: skip
     tiles = _predictions(slide_id, path)
     known = {"gate_passed": True, "n_failures": 0, "doubts": [], "slide_class": "carcinoma",
-             "confidence": 0.87}  # fmt: skip
+             "confidence": 0.87, "model_id": "M-1", "seconds": 1.0}  # fmt: skip
     result = SlideResult(
-        slide_id=slide_id, model_id="M-1", classes=["normal", "adenoma", "carcinoma"],
+        slide_id=slide_id, classes=["normal", "adenoma", "carcinoma"],
         normal_class="normal", abnormal_fraction=0.1,
         class_fractions={"normal": 0.9, "adenoma": 0.0, "carcinoma": 0.1}, rule="A rule.",
-        tissue_mm2=0.79, seconds=1.0, predictions=tiles,
+        tissue_mm2=0.79, predictions=tiles,
         regions=find_regions(tiles, normal_class="normal", slide_mpp=MPP), **(known | facts),
     )  # fmt: skip
     write_result(result, home, failures=pd.DataFrame(columns=["slide_id", "step", "error"]))

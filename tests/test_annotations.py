@@ -6,7 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shapely.geometry import MultiPolygon
 
-from histo_nb.annotations import Annotation, read_annotations, read_geojson, write_geojson
+from histo_nb.annotations import (
+    Annotation,
+    make_feature,
+    read_annotations,
+    read_geojson,
+    write_features,
+    write_geojson,
+)
 from histo_nb.errors import TableError
 
 places = st.floats(-1e6, 1e6)
@@ -94,6 +101,7 @@ def test_what_is_no_annotation_is_refused_by_name(tmp_path_factory, content):
         {"type": "MultiPolygon", "coordinates": [[[[0, 0], [9, 0], [9, 9], [0, 0]]], []]},
         {"type": "Polygon", "coordinates": [[[0, 0], [9, 0], [9, 9]]]},  # an open ring
         {"type": "Polygon", "coordinates": [[[0, 0], [float("nan"), 0], [9, 9], [0, 0]]]},
+        {"type": "Polygon", "coordinates": [[[0, 0], [10**400, 0], [9, 9], [0, 0]]]},
         {"type": "LineString", "coordinates": [[0, 0], [9, 9]]},
         None,
     ],
@@ -125,6 +133,32 @@ def test_older_measurements_are_read(tmp_path):
     }
     (tmp_path / "a.geojson").write_text(json.dumps([feature]))
     assert read_geojson(tmp_path / "a.geojson")[0].measurements == {"area_mm2": 2.5}
+
+
+@given(st.lists(boxes, max_size=3), st.tuples(st.integers(0, 10**6), st.integers(0, 10**6)))
+def test_a_file_counts_from_where_it_says(tmp_path_factory, wanted, origin):
+    path = tmp_path_factory.mktemp("annotations") / "a.geojson"
+    features = [make_feature(Annotation(box, "Tumor")) for box in wanted]
+    write_features(features, path, header={"origin": origin})
+    got = [annotation.outline for annotation in read_geojson(path, origin=None)]
+    assert got == [shapely.affinity.translate(box, *origin) for box in wanted]
+    write_geojson([Annotation(box, "Tumor") for box in wanted], path)  # says nothing: asked
+    assert [annotation.outline for annotation in read_geojson(path, origin=origin)] == got
+    with pytest.raises(TableError, match="annotation_origin='scan'"):
+        read_geojson(path, origin=None)
+
+
+@pytest.mark.parametrize("origin", [None, [], [1], [1, 2, 3], [0.5, 1], ["0", "0"], [0, 1 << 40]])
+def test_an_origin_that_is_none_is_refused(tmp_path, origin):
+    path = write_features([], tmp_path / "a.geojson", header={"origin": origin})
+    with pytest.raises(TableError, match="does not say where its 0, 0 lies"):
+        read_geojson(path)
+
+
+def test_what_json_cannot_say_is_not_written(tmp_path):
+    with pytest.raises(TableError, match="not finite"):
+        write_features([{"a": float("inf")}], tmp_path / "a.geojson", header={})
+    assert [*tmp_path.iterdir()] == []
 
 
 # ------------------------------------------------------------------------------------- ASAP

@@ -38,7 +38,7 @@ def conda_requirements(dependencies):
         elif line != "-c constraints.txt":
             yield line
     for line in dependencies:
-        if isinstance(line, str) and line.split("=")[0] not in ("python", "pip"):
+        if isinstance(line, str) and line.split("=")[0] not in ("python", "pip", "pango"):
             yield line
 
 

@@ -4,6 +4,7 @@ The page stands alone as a report does: pictures are inside, nothing is fetched,
 names slides by their pseudonyms, and no files.
 """
 
+import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,12 +18,15 @@ import pandas as pd
 from PIL import Image
 
 from histo_nb import __version__
-from histo_nb.export.report import USE, say_time
-from histo_nb.export.templates import TEMPLATES, jpeg_uri
+from histo_nb.errors import CatalogError
+from histo_nb.export.templates import TEMPLATES, jpeg_uri, kind_of, render, write_document
 from histo_nb.export.unnamed import unnamed
+from histo_nb.export.words import say_code, say_duration, say_time
 from histo_nb.files import writing
 
+TEMPLATE = "cohort.html.j2"
 PICTURES = 500  # slides shown with their picture; the rest are rows of text
+PRINTED = 120  # of them on paper
 PICTURE_PX = 220  # longest side
 SLOWEST = 10  # slides
 NAMED = 40  # slides of one reason that are named at once; the rest unfolds
@@ -77,22 +81,73 @@ def write_cohort_page(facts: Mapping[str, Any], slides: pd.DataFrame, path: Path
         One row a slide, as a cohort's run returns them.
     """
     path = Path(path)
-    says = {**_summary(facts, slides), **_timings(slides), "use": USE}
-    done = suspicious_first(slides, normal=facts.get("normal_class", "normal"))
-    cards, rows = done[:PICTURES], done[PICTURES:]
-    page = TEMPLATES.get_template("cohort.html.j2").stream(
-        **says,
-        failures=find_failures(facts, slides),
-        named=NAMED,
-        cards=_cards(cards, path.parent, pictures=True),
-        rows=_cards(rows, path.parent, pictures=False),
-        n_cards=len(cards),
-        n_rows=len(rows),
-    )
+    says = _words(facts, slides, path.parent, pictures=PICTURES)
+    page = TEMPLATES.get_template(TEMPLATE).stream(**says)
     page.enable_buffering(50)
     with writing(path) as temporary, temporary.open("wb") as file:
         page.dump(file, encoding="utf-8", errors="replace")
     return path
+
+
+def write_cohort_report(run_folder: Path, path: Path) -> Path:
+    """Write the page of a run that ended, from its folder, as .html or .pdf; return it.
+
+    On paper `PRINTED` slides have a picture, and nothing leads to their reports.
+
+    Raises
+    ------
+    SpecError
+        The suffix is another one.
+    CatalogError
+        The folder holds no run of a cohort.
+    PrintError
+        A PDF is asked for, and this machine cannot set type.
+    """
+    path = Path(path)
+    kind = kind_of(path)
+    facts, slides = read_run(Path(run_folder))
+    if kind == "html":
+        return write_cohort_page(facts, slides, path)
+    says = _words(facts, slides, None, pictures=PRINTED)
+    return write_document(render(TEMPLATE, kind=kind, **says), path)
+
+
+def read_run(folder: Path) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Return what a run of a cohort left in its folder: its facts, and a row a slide.
+
+    Raises
+    ------
+    CatalogError
+        The folder holds none.
+    """
+    try:
+        facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        slides = pd.read_parquet(folder / "slides.parquet")
+        _ = facts["cohort_id"], facts["failures_of_intake"], slides[["slide_id", "state"]]
+    except (OSError, ValueError, TypeError, LookupError) as error:
+        raise CatalogError(
+            f"{folder} holds no run of a cohort ({error}); name a folder below runs/ that "
+            "`histo-nb cohort` wrote"
+        ) from error
+    return facts, slides
+
+
+def _words(
+    facts: Mapping[str, Any], slides: pd.DataFrame, folder: Path | None, *, pictures: int
+) -> dict[str, Any]:
+    """Return all that a page in a folder says; without one, it leads nowhere."""
+    done = suspicious_first(slides, normal=facts.get("normal_class", "normal"))
+    cards, rows = done[:pictures], done[pictures:]
+    return {
+        **_summary(facts, slides),
+        **_timings(slides),
+        "failures": find_failures(facts, slides),
+        "named": NAMED,
+        "cards": _cards(cards, folder, pictures=True),
+        "rows": _cards(rows, folder, pictures=False),
+        "n_cards": len(cards),
+        "n_rows": len(rows),
+    }
 
 
 def _summary(facts: Mapping[str, Any], slides: pd.DataFrame) -> dict[str, Any]:
@@ -118,40 +173,9 @@ def _summary(facts: Mapping[str, Any], slides: pd.DataFrame) -> dict[str, Any]:
         "facts": [
             ("Model", facts["model_id"]),
             ("Program", f"histo_nb {__version__}"),
-            ("Code", _say_code(facts["code"])),
+            ("Code", say_code(facts["code"])),
         ],
     }
-
-
-def _say_code(code: Any) -> str:
-    """Return which code it was.
-
-    >>> _say_code({"source_sha256": "ab" * 32, "commit": "cd" * 20, "dirty": True})
-    'commit cdcdcdcdcd, changed since; sources abababababab'
-    """
-    if not isinstance(code, Mapping):
-        return str(code)
-    sources = f"sources {code['source_sha256'][:12]}"
-    if not code.get("commit"):
-        return sources
-    return (
-        f"commit {code['commit'][:10]}{', changed since' if code.get('dirty') else ''}; {sources}"
-    )
-
-
-def say_duration(seconds: float) -> str:
-    """Return a time span in words.
-
-    >>> say_duration(0.25), say_duration(119.7), say_duration(9000), say_duration(200_000)
-    ('0.25 s', '2 min 0 s', '2 h 30 min', '2 d 7 h')
-    """
-    if seconds < 59.95:
-        return f"{seconds:.3g} s"
-    seconds = round(seconds)
-    for unit, size, smaller, part in (("d", 86400, "h", 3600), ("h", 3600, "min", 60)):
-        if seconds >= size:
-            return f"{seconds // size} {unit} {seconds % size // part} {smaller}"
-    return f"{seconds // 60} min {seconds % 60} s"
 
 
 def find_failures(facts: Mapping[str, Any], slides: pd.DataFrame) -> list[Failure]:
@@ -188,7 +212,7 @@ def suspicious_first(slides: pd.DataFrame, *, normal: str = "normal") -> pd.Data
     return done.assign(is_abnormal=abnormal).loc[order.index]
 
 
-def _cards(rows: pd.DataFrame, folder: Path, *, pictures: bool) -> Iterator[Card]:
+def _cards(rows: pd.DataFrame, folder: Path | None, *, pictures: bool) -> Iterator[Card]:
     """Yield slides in words; one picture is in memory at a time."""
     for row in rows.to_dict("records"):
         yield Card(
@@ -199,7 +223,7 @@ def _cards(rows: pd.DataFrame, folder: Path, *, pictures: bool) -> Iterator[Card
             is_abnormal=row["is_abnormal"],
             n_doubts=int(row["n_doubts"]) if pd.notna(row["n_doubts"]) else 0,
             flags=row["quality_flags"].split(", ") if _is_text(row["quality_flags"]) else [],
-            link=_link(row["report_path"], folder) if _is_text(row["report_path"]) else None,
+            link=_link(row["report_path"], folder) if folder else None,
             picture=_picture(row["overview_path"]) if pictures else None,
         )
 
@@ -212,8 +236,10 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str) and value != ""
 
 
-def _link(report: str, folder: Path) -> str | None:
+def _link(report: Any, folder: Path) -> str | None:
     """Return the way to a report; None if the page and it share nothing but the root."""
+    if not _is_text(report):
+        return None
     here, there = os.path.abspath(folder), os.path.abspath(report)  # noqa: PTH100 - links stay
     if os.path.commonpath([here, there]) == os.path.sep:
         return None

@@ -7,29 +7,28 @@ patient or a file; texts of reviewers are shown as they are, never as markup.
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import pandas as pd
 from shapely.geometry import shape
 from shapely.geometry.base import BaseGeometry
 
-from histo_nb import __version__
 from histo_nb.catalog import now
-from histo_nb.errors import SlideError, SpecError
+from histo_nb.errors import SlideError
+from histo_nb.export.model_facts import read_model
 from histo_nb.export.pictures import Picture, paint_overview, paint_place
-from histo_nb.files import writing
+from histo_nb.export.report_facts import find_inputs, list_facts, list_limits
+from histo_nb.export.templates import Kind, check_kind, kind_of, render, write_document
+from histo_nb.export.words import say_time
 from histo_nb.home import Home
-from histo_nb.inference.result import SlideResult, find_result, read_result
+from histo_nb.inference.result import SlideResult, find_result, hash_result, read_result
 from histo_nb.inference.trust import reasons_for_doubt
 from histo_nb.reviews import find_signature, region_key
 from histo_nb.slide import Slide
 
-Kind = Literal["html", "pdf"]
 LISTED = 40  # regions of the model in the table; the rest is counted
 NEAR = 6  # places shown from near: two rows on paper
-USE = "Research use only — not for diagnosis"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +57,10 @@ class Report:
     places: list[Place]
     n_more: int  # regions that are not listed
     comments: list[tuple[str, str]]  # of whom on what, when; the words
+    model: list[tuple[str, str]]
+    limits: list[str]
     facts: list[tuple[str, str]]
+    inputs: list[tuple[str, str]]  # what decides the answer, by hashes
     written_at: str
 
     @property
@@ -76,31 +78,22 @@ def write_report(home: Home, slide_id: str, path: Path) -> Path:
         The suffix is another one.
     CatalogError
         There is no such slide, or it was not analysed.
+    PrintError
+        A PDF is asked for, and this machine cannot set type.
     """
-    content = make_report(home, slide_id, kind=check_kind(Path(path).suffix.lower()[1:]))
-    with writing(Path(path)) as temporary:
-        temporary.write_bytes(content)
-    return Path(path)
+    path = Path(path)
+    return write_document(make_report(home, slide_id, kind=kind_of(path)), path)
 
 
 def make_report(home: Home, slide_id: str, *, kind: Kind = "html") -> bytes:
     """Return a slide's report as the bytes of a file; see `write_report`."""
-    check_kind(kind)
-    report = collect_report(home, slide_id)
-    if kind == "html":
-        from histo_nb.export.report_html import render_html  # noqa: PLC0415 - one of both is used
-
-        return render_html(report)
-    from histo_nb.export.report_pdf import render_pdf  # noqa: PLC0415
-
-    return render_pdf(report)
+    check_kind(kind)  # before the slide is read
+    return render_report(collect_report(home, slide_id), kind=kind)
 
 
-def check_kind(kind: str) -> Kind:
-    """Return a kind of report that there is, or raise `SpecError`."""
-    if kind not in get_args(Kind):
-        raise SpecError(f"a report is no {kind!r}; choose {' or '.join(get_args(Kind))}")
-    return kind  # type: ignore[return-value]
+def render_report(report: Report, *, kind: Kind = "html") -> bytes:
+    """Return what was collected as the bytes of a file."""
+    return render("report.html.j2", kind=kind, r=report)
 
 
 def collect_report(home: Home, slide_id: str, *, folder: Path | None = None) -> Report:
@@ -117,7 +110,8 @@ def collect_report(home: Home, slide_id: str, *, folder: Path | None = None) -> 
         There is no such slide, or it was not analysed.
     """
     slide = home.catalog.slide(slide_id)
-    result = read_result(folder or find_result(home, slide_id))
+    folder = folder or find_result(home, slide_id)
+    result = read_result(folder)
     reviews = home.catalog.reviews([slide_id])
     places = _find_places(result, reviews, slide_mpp=slide["slide_mpp"])
     overview, places = _paint(slide, places)
@@ -132,19 +126,12 @@ def collect_report(home: Home, slide_id: str, *, folder: Path | None = None) -> 
         places=places,
         n_more=max(len(result.regions) - LISTED, 0),
         comments=_comments(reviews, places),
-        facts=_facts(result),
+        model=[*read_model(home, result.model_id).summary],
+        limits=list_limits(result),
+        facts=list_facts(result),
+        inputs=find_inputs(result, slide=slide, result_sha256=hash_result(folder)),
         written_at=say_time(now()),
     )
-
-
-def say_time(at: str) -> str:
-    """Return a time of the catalogue in words.
-
-    >>> say_time("2026-03-01T09:05:11.000001+00:00")
-    '1 March 2026, 09:05 UTC'
-    """
-    time = datetime.fromisoformat(at)
-    return f"{time.day} {time:%B %Y, %H:%M} UTC"
 
 
 def _rows(reviews: pd.DataFrame, kind: str) -> list[dict[Any, Any]]:
@@ -207,17 +194,6 @@ def _comments(reviews: pd.DataFrame, places: list[Place]) -> list[tuple[str, str
         who = f"{row['reviewer']} on {what}, {say_time(row['reviewed_at'])}"
         found.append((who, row["note"]))
     return found
-
-
-def _facts(result: SlideResult) -> list[tuple[str, str]]:
-    shares = sorted(result.class_fractions.items(), key=lambda item: -item[1])
-    return [
-        ("Tissue by class", ", ".join(f"{name} {share:.0%}" for name, share in shares)),
-        ("Tissue examined", f"{result.tissue_mm2:.3g} mm² in {result.n_tiles:,} tiles"),
-        ("Rule", result.rule),
-        ("Model", f"{result.model_id} ({result.runtime})"),
-        ("Program", f"histo_nb {__version__}"),
-    ]
 
 
 def _paint(row: Mapping[str, Any], places: list[Place]) -> tuple[Picture | None, list[Place]]:

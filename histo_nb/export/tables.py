@@ -16,8 +16,8 @@ from tqdm.auto import tqdm
 
 from histo_nb import __version__
 from histo_nb.errors import SpecError
-from histo_nb.export.report import USE
 from histo_nb.export.table_kinds import TABLES, TableKind
+from histo_nb.export.templates import USE
 from histo_nb.files import hash_file, write_json, writing_folder
 from histo_nb.home import Home
 from histo_nb.spreadsheet import append_csv

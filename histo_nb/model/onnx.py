@@ -15,6 +15,7 @@ import onnxruntime  # type: ignore[import-untyped]
 import torch
 from torch import Tensor, nn
 
+from histo_nb import __version__
 from histo_nb.errors import BundleError
 from histo_nb.files import writing
 from histo_nb.model.bundle import Bundle
@@ -22,10 +23,17 @@ from histo_nb.model.card import Card
 
 TOLERANCE = 1e-4  # of a probability, between torch and the file
 LIMIT = 1 << 31  # bytes of one ONNX file
+OPSET = 18  # of ONNX, 2022; the oldest that torch's exporter writes without a converter
 N_CHECKED = 3  # images; another number than the exporter saw, so that the batch is free
 TOLD = ("model_id", "classes", "normal_class", "image_size", "mpp", "tile_size", "read_path",
-        "store_size", "weights_sha256")  # fmt: skip
+        "store_size", "temperature", "weights_sha256")  # fmt: skip
 INPUT = "RGB (N, 3, image_size, image_size) float32, (value / 255 - mean) / divisor"
+# how the values come about: `slide.shrink` and `pixels.resize_tile`
+TILES = (
+    "tile_size px at mpp of level 0, averaged over areas to store_size px (OpenCV, INTER_AREA), "
+    "resized to image_size px (Pillow, BILINEAR), both as uint8"
+)
+OUTPUT = "(N, n_classes) float32, in the order of classes; temperature and softmax are inside"
 
 
 def write_onnx(bundle: Bundle, path: Path) -> Path:
@@ -88,6 +96,7 @@ def _export(answer: nn.Module, example: Tensor, card: Card) -> onnx.ModelProto:
             (example,),
             input_names=["images"],
             output_names=["probabilities"],
+            opset_version=OPSET,
             dynamic_shapes=({0: torch.export.Dim("n")},),
             verbose=False,
         )
@@ -123,6 +132,9 @@ def _metadata(card: Card) -> dict[str, str]:
         "mean": card.statistics["mean"],  # of the training tiles, values 0–1
         "divisor": card.statistics[card.normalize],
         "input": INPUT,
+        "tiles": TILES,
+        "output": OUTPUT,
+        "written_by": f"histo_nb {__version__}",
         "use": "research use only",
     }
     return {

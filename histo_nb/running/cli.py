@@ -17,6 +17,7 @@ from histo_nb import __version__
 from histo_nb.home import Home
 from histo_nb.running.audit import add_audit
 from histo_nb.running.desk import add_desk, slide_list
+from histo_nb.running.exporting import add_exporting
 from histo_nb.running.learning import add_learning
 from histo_nb.running.many import add_many
 from histo_nb.running.models import add_models
@@ -179,6 +180,9 @@ def mask(home: Home, slide_ids: tuple[str, ...], method: str, forget_edits: bool
               help="Folder of <SLIDE>.geojson (QuPath), .xml (ASAP) or .png with a classes.json; "
               "or of tile images, one folder a class.")  # fmt: skip
 @click.option("--classes", default="", help="The only classes there may be: normal,adenoma …")
+@click.option("--annotation-origin", type=click.Choice(["scan", "slide"]), default=None,
+              help="Where 0, 0 of outlines lies on slides whose scan begins elsewhere: scan (QuPath) "
+              "or slide.")  # fmt: skip
 @click.option("--images", default=None, type=click.Path(path_type=Path),
               help="Write each tile there as an image too, one folder a class.")  # fmt: skip
 def tile(
@@ -186,6 +190,7 @@ def tile(
     slide_ids: tuple[str, ...],
     min_label_fraction: float,
     annotations: Path | None,
+    annotation_origin: Any,
     classes: str,
     images: Path | None,
     **spec: Any,
@@ -205,6 +210,7 @@ def tile(
         tiles,
         min_label_fraction=min_label_fraction,
         annotations=annotations,
+        annotation_origin=annotation_origin,
         classes=_names(classes),
     )
     path = file_tiles(labelled, home, slide_ids=slide_ids)
@@ -300,32 +306,6 @@ def analyse(
 
 
 @command(main)
-@click.argument("slide_id")
-@click.argument("path", type=click.Path(path_type=Path))
-@click.option("--tiles", is_flag=True, help="Each tile with its probabilities too.")
-def export(home: Home, slide_id: str, path: Path, tiles: bool) -> dict[str, Any]:
-    """Write a slide's regions as GeoJSON for QuPath."""
-    from histo_nb.export.geojson import write_result_geojson
-    from histo_nb.inference.result import find_result, read_result
-
-    result = read_result(find_result(home, slide_id))
-    return {"path": write_result_geojson(result, path, tiles=tiles)}
-
-
-@command(main)
-@click.argument("slide_id")
-@click.argument("path", type=click.Path(path_type=Path))
-def export_labels(home: Home, slide_id: str, path: Path) -> dict[str, Any]:
-    """Write a slide's labelled tiles as GeoJSON for QuPath, with who said so."""
-    from histo_nb.export.geojson import write_label_geojson
-    from histo_nb.tiling.table import read_tiles
-
-    tiles = read_tiles(home)
-    own = tiles[(tiles.slide_id == home.catalog.slide(slide_id)["slide_id"]) & tiles.label.notna()]
-    return {"tiles": len(own), "path": write_label_geojson(own, path)}
-
-
-@command(main)
 @click.argument("notebook")
 @click.option("-p", "parameters", nargs=2, multiple=True, metavar="NAME VALUE",
               help="A parameter that the notebook declares.")  # fmt: skip
@@ -403,6 +383,7 @@ def _names(listed: str) -> tuple[str, ...]:
 
 add_audit(main)
 add_desk(main)
+add_exporting(main)
 add_learning(main)
 add_many(main)
 add_models(main)

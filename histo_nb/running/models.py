@@ -122,13 +122,24 @@ def prepare_model(home: Home, model_id: str | None) -> dict[str, Any]:
 
 @click.argument("model_id", metavar="MODEL")
 @click.argument("path", type=click.Path(path_type=Path))
-def export_model(home: Home, model_id: str, path: Path) -> dict[str, Any]:
-    """Write a model as ONNX, read back and compared; normalised tiles in, probabilities out."""
+@click.option("--wsinfer", is_flag=True, help="A new folder for WSInfer: TorchScript and config.")
+def export_model(home: Home, model_id: str, path: Path, wsinfer: bool) -> dict[str, Any]:
+    """Write a model for other programs, or its card as a page.
+
+    PATH ends in .onnx (normalised tiles in, probabilities out; read back and compared), in .html or
+    .pdf (the card), or is a folder with --wsinfer.
+    """
+    if path.suffix in (".html", ".pdf") and not wsinfer:
+        from histo_nb.export.model_card import write_model_card
+
+        return {"path": write_model_card(home, model_id, path)}
     from histo_nb.model.bundle import open_bundle
     from histo_nb.model.onnx import write_onnx
     from histo_nb.model.registry import find_model
+    from histo_nb.model.wsinfer import write_wsinfer
 
-    return {"path": write_onnx(open_bundle(find_model(home, model_id)), path)}
+    write = write_wsinfer if wsinfer else write_onnx
+    return {"path": write(open_bundle(find_model(home, model_id)), path)}
 
 
 def add_models(main: click.Group) -> None:

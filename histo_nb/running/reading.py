@@ -18,6 +18,7 @@ SHOWN = ("slide_id", "kind", "subject", "verdict", "label", "note", "reviewer", 
               help="Write judged regions and drawn places there, a GeoJSON a slide.")  # fmt: skip
 def reviews(home: Home, slide_ids: tuple[str, ...], folder: Path | None) -> dict[str, Any]:
     """List who said what of slides (all by default), and when."""
+    from histo_nb.export.findings import scan_origin
     from histo_nb.export.judged import write_judged_geojson
 
     if slide_ids:
@@ -27,19 +28,27 @@ def reviews(home: Home, slide_ids: tuple[str, ...], folder: Path | None) -> dict
     if folder:
         placed = said[said.outline.notna()]
         answer["files"] = [
-            write_judged_geojson(rows, folder / f"{slide_id}.geojson")
+            write_judged_geojson(
+                rows,
+                folder / f"{slide_id}.geojson",
+                origin=scan_origin(home.catalog.slide(str(slide_id))),
+            )
             for slide_id, rows in placed.groupby("slide_id", sort=False)
         ]
     return answer
 
 
-@click.argument("slide_id", metavar="SLIDE")
+@click.argument("name", metavar="SLIDE|COHORT")
 @click.argument("path", type=PATH)
-def report(home: Home, slide_id: str, path: Path) -> dict[str, Any]:
-    """Write a slide's report, as .html or .pdf."""
+def report(home: Home, name: str, path: Path) -> dict[str, Any]:
+    """Write the report of a slide, or of a cohort's run, as .html or .pdf."""
+    from histo_nb.export.cohort_page import write_cohort_report
     from histo_nb.export.report import write_report
+    from histo_nb.running.reproduce import find_run
 
-    return {"path": write_report(home, slide_id, path)}
+    if home.catalog.has_slide(name) or not name.endswith("_cohort"):
+        return {"path": write_report(home, name, path)}
+    return {"path": write_cohort_report(find_run(home, name), path)}
 
 
 @click.argument("slide_id", metavar="SLIDE")

@@ -4,7 +4,7 @@ import glob
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -14,11 +14,13 @@ from histo_nb.annotations import SUFFIXES, Annotation, read_annotations
 from histo_nb.catalog import account, now
 from histo_nb.errors import SpecError, TableError
 from histo_nb.home import Home
+from histo_nb.slide import Slide
 from histo_nb.tables import LABELLED_TILES, TILES, check_table
 from histo_nb.tiling.areas import MASK_SUFFIXES, mask_areas, outline_areas, read_class_mask
 from histo_nb.tiling.pictures import find_sorted_tiles, read_sorted_tiles
 
 CLASSES_FILE = "classes.json"  # beside masks: {"0": "", "1": "normal"}
+AnnotationOrigin = Literal["scan", "slide"]  # a file's 0, 0: corner of the scanned area, or of all
 MIN_LABEL_FRACTION = 0.75  # of a tile's tissue; what else is in it is then a quarter at the most
 
 
@@ -102,6 +104,7 @@ def label_slides(
     *,
     min_label_fraction: float = MIN_LABEL_FRACTION,
     annotations: Path | None = None,
+    annotation_origin: AnnotationOrigin | None = None,
     classes: Sequence[str] = (),
 ) -> pd.DataFrame:
     """Label a tile table by the files in `annotations`, else by the truth of virtual slides.
@@ -110,18 +113,29 @@ def label_slides(
     an image of class numbers with a `classes.json`; or it holds one folder a class with the
     images of tiles that `write_tiles` wrote. A slide without a file keeps its tiles, unlabelled.
 
+    Outlines of QuPath's tiles and detections, and of its classes with a star ("Region*"), label
+    nothing.
+
     Parameters
     ----------
+    annotation_origin
+        Where 0, 0 of outlines lies on slides whose scanned area begins elsewhere (MIRAX, Leica):
+        "scan", as QuPath counts, or "slide". Files that `export` wrote say it themselves.
     classes
         The only classes there may be; any, if none is named.
 
     Raises
     ------
     TableError
-        A file is damaged, a slide has two, a class is not among `classes`, or a file belongs to
-        another slide. No tile is labelled then.
+        A file is damaged, a slide has two, a class is not among `classes`, a file belongs to
+        another slide, or nobody says where its 0, 0 lies. No tile is labelled then.
+    SlideError
+        A slide that outlines are of does not open.
     """
     check_table(tiles, TILES)
+    if annotation_origin not in (None, *get_args(AnnotationOrigin)):
+        known = " or ".join(get_args(AnnotationOrigin))
+        raise SpecError(f"annotation_origin={annotation_origin!r} is unknown; choose {known}")
     if annotations and find_sorted_tiles(annotations):
         labels = read_sorted_tiles(tiles, annotations)
         _check_classes({label for label in labels if label}, classes, where=str(annotations))
@@ -133,8 +147,8 @@ def label_slides(
     for slide_id, rows in tiles.groupby("slide_id", sort=False):
         slide = slides[slide_id]
         path = _find_file(str(slide_id), annotations, slide["truth_path"])
-        size = (slide["width"], slide["height"])
-        areas = _read_areas(path, rows, size=size, classes=classes) if path else {}
+        said = annotation_origin if annotations else "slide"  # as truth is written
+        areas = _read_areas(path, rows, slide=slide, said=said, classes=classes) if path else {}
         source = path.name if path else "none"
         labelled.append(
             label_tiles(rows, areas, min_label_fraction=min_label_fraction, source=source)
@@ -143,16 +157,38 @@ def label_slides(
 
 
 def _read_areas(
-    path: Path, rows: pd.DataFrame, *, size: tuple[int, int], classes: Sequence[str]
+    path: Path,
+    rows: pd.DataFrame,
+    *,
+    slide: Mapping[Any, Any],
+    said: AnnotationOrigin | None,
+    classes: Sequence[str],
 ) -> dict[str, np.ndarray]:
+    size = (slide["width"], slide["height"])
     if path.suffix.lower() in MASK_SUFFIXES:
         mask = read_class_mask(path, _read_classes(path.with_name(CLASSES_FILE)), size=size)
         _check_classes(set(mask.classes.values()), classes, where=str(path))
         return mask_areas(rows, mask)
-    outlines = read_annotations(path)
+    read = read_annotations(path, origin=_find_origin(slide, said))
+    outlines = [outline for outline in read if _labels(outline)]
     _check_classes({outline.label for outline in outlines}, classes, where=str(path))
     _check_inside(outlines, size=size, where=str(path))
     return outline_areas(rows, outlines)
+
+
+def _find_origin(slide: Mapping[Any, Any], said: AnnotationOrigin | None) -> tuple[int, int] | None:
+    """Return where 0, 0 of a file lies that does not say so itself; None = nobody knows."""
+    if said == "slide":
+        return 0, 0
+    with Slide(slide["slide_path"]) as opened:
+        corner = opened.bounds[:2]
+    return corner if said == "scan" or corner == (0, 0) else None
+
+
+def _labels(outline: Annotation) -> bool:
+    """Say whether QuPath means an outline as an annotation of a class that counts."""
+    kind = outline.feature.get("properties", {}).get("objectType", "annotation")
+    return kind == "annotation" and not outline.label.endswith("*")
 
 
 def _read_classes(path: Path) -> dict[int, str]:

@@ -17,6 +17,7 @@ import traitlets
 
 from histo_nb.catalog import account
 from histo_nb.errors import HistoError, SpecError
+from histo_nb.export.colours import class_colours
 from histo_nb.home import Home
 from histo_nb.inference.predictions import read_predictions
 from histo_nb.tables import LABELLED_TILES, read_table
@@ -26,7 +27,6 @@ from histo_nb.tiling.queue import Order, order_tiles
 from histo_nb.tiling.table import tile_table_path
 from histo_nb.widgets.newest import Newest
 from histo_nb.widgets.page import fixed_html, make_page
-from histo_nb.widgets.palette import class_colours
 from histo_nb.widgets.tile_pictures import TilePictures
 from histo_nb.widgets.widget import Widget, bundle, style
 

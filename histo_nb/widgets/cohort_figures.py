@@ -6,7 +6,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from PIL import Image
 
-from histo_nb.export.cohort_page import STAGES, say_duration, suspicious_first
+from histo_nb.export.cohort_page import STAGES, suspicious_first
+from histo_nb.export.words import say_duration
 from histo_nb.widgets.figures import SURE
 
 

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from histo_nb.annotations import Annotation
+from histo_nb.export.colours import class_colours
 from histo_nb.inference.result import SlideResult
 from histo_nb.inference.trust import reasons_for_doubt
-from histo_nb.widgets.palette import class_colours
 from histo_nb.widgets.words import share
 
 LISTED = 40  # regions listed; the rest is counted

@@ -1,34 +1,10 @@
-"""Colours: of classes and of probabilities. They stay apart for colour-blind readers."""
-
-from collections.abc import Sequence
+"""Colours of probabilities, which read without colour vision too, and pictures as bytes."""
 
 import cv2
 import numpy as np
 
-NORMAL_COLOUR = "#6b7280"
-# The last class takes the first. The first three are of Okabe & Ito, "Color Universal Design"
-# (2008); the rest was searched for: each stands out from light and dark panels (3:1), and from each
-# other also for readers who lack red or green; `tests/widgets/test_design.py` measures it.
-ABNORMAL_COLOURS = (
-    *("#d55e00", "#0072b2", "#009e73", "#5454fc"),
-    *("#0090fc", "#d80c3c", "#3c90b4", "#3c8448"),
-)
 # Viridis at equal steps: rises in lightness, so it reads without colour vision too.
 SCALE_RGB = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37))
-
-
-def class_colours(classes: Sequence[str], *, normal_class: str) -> dict[str, str]:
-    """Return a CSS colour for each class: grey for the normal one, strong for the others.
-
-    >>> class_colours(["normal", "carcinoma"], normal_class="normal")["carcinoma"]
-    '#d55e00'
-    """
-    abnormal = [name for name in classes if name != normal_class]
-    colours = {
-        name: ABNORMAL_COLOURS[i % len(ABNORMAL_COLOURS)]
-        for i, name in enumerate(reversed(abnormal))
-    }
-    return {name: colours.get(name, NORMAL_COLOUR) for name in classes}
 
 
 def paint_probabilities(values: np.ndarray) -> np.ndarray:

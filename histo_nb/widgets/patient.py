@@ -11,8 +11,8 @@ from shapely.geometry.base import BaseGeometry
 
 from histo_nb.errors import HistoError, SlideError
 from histo_nb.export.pictures import Picture, paint_overview
-from histo_nb.export.report import say_time
 from histo_nb.export.templates import jpeg_uri
+from histo_nb.export.words import say_time
 from histo_nb.home import Home
 from histo_nb.reviews import find_signature, settle_places
 from histo_nb.slide import Slide

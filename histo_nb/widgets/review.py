@@ -9,12 +9,12 @@ import ipywidgets
 import pandas as pd
 
 from histo_nb.errors import HistoError, ReviewError
+from histo_nb.export.colours import class_colours
 from histo_nb.home import Home
 from histo_nb.inference.result import SlideResult, read_classes, read_result
 from histo_nb.widgets.facts import slide_facts
 from histo_nb.widgets.judging import STATUS_KINDS, Judging, find_statuses
 from histo_nb.widgets.page import fixed_html, make_page
-from histo_nb.widgets.palette import class_colours
 from histo_nb.widgets.reading import ReadingPanel
 from histo_nb.widgets.region_pictures import read_regions
 from histo_nb.widgets.viewer import SlideViewer
@@ -251,7 +251,8 @@ class Review:
         self.viewer.classes = [] if is_closed else self.reading.facts.get("classes", [])
 
     def _report(self, result: SlideResult, message: dict[str, Any]) -> None:
-        from histo_nb.export.report import check_kind, make_report  # noqa: PLC0415 - few readers want one
+        from histo_nb.export.report import make_report  # noqa: PLC0415 - few readers want one
+        from histo_nb.export.templates import check_kind  # noqa: PLC0415
 
         kind = check_kind(str(message.get("format")))
         file = make_report(self._home, result.slide_id, kind=kind)

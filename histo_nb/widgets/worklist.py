@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 import traitlets
 
-from histo_nb.widgets.palette import ABNORMAL_COLOURS
+from histo_nb.export.colours import ABNORMAL_COLOURS
 from histo_nb.widgets.widget import Widget, bundle, style
 from histo_nb.widgets.words import count, share
 

@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.browser, NO_CHROMIUM]
 VIEWER = """
 from histo_nb.home import open_home
 from histo_nb.inference.result import find_result, read_result
-from histo_nb.widgets.palette import class_colours
+from histo_nb.export.colours import class_colours
 from histo_nb.widgets.viewer import SlideViewer
 from histo_nb.widgets.viewer.layers import heatmap_layer
 

@@ -9,9 +9,7 @@ import pandas as pd
 import pytest
 from glasses import PlaneGlass, waves
 
-from histo_nb.annotations import read_geojson
 from histo_nb.errors import CatalogError
-from histo_nb.export.geojson import write_result_geojson
 from histo_nb.failures import FAILURE_COLUMNS
 from histo_nb.inference.regions import find_regions
 from histo_nb.inference.result import SlideResult, find_result, read_result, write_result
@@ -101,12 +99,3 @@ def test_a_damaged_result_is_named(home, result, what):
 def test_a_slide_without_result_is_named(home):
     with pytest.raises(CatalogError, match="histo-nb analyse S-0"):
         find_result(home, "S-0")
-
-
-def test_a_result_goes_to_qupath(result, tmp_path):
-    (region,) = read_geojson(write_result_geojson(result, tmp_path / "a.geojson"))
-    assert region.outline.bounds == (0, 0, 200, 100)
-    assert region.measurements["n_tiles"] == 2
-    outlines = read_geojson(write_result_geojson(result, tmp_path / "b.geojson", tiles=True))
-    assert len(outlines) == 5
-    assert outlines[1].measurements == pytest.approx({"prob_carcinoma": 0.9, "prob_normal": 0.1})

@@ -1,14 +1,19 @@
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
+from histo_nb import __version__
 from histo_nb.errors import BundleError
+from histo_nb.inference.runtime import classify_tiles
+from histo_nb.inference.torch_runtime import TorchRuntime
 from histo_nb.model import onnx as written
 from histo_nb.model.bundle import Bundle
 from histo_nb.model.card import Card
@@ -80,6 +85,7 @@ def test_the_file_gives_the_logits_of_the_network(tmp_path, name, arguments):
     path = write_onnx(bundle_of(network, network=name), tmp_path / "deep" / "model.onnx")
     assert path == tmp_path / "deep" / "model.onnx"
     assert [p.name for p in path.parent.iterdir()] == ["model.onnx"]
+    onnx.checker.check_model(onnx.load(path), full_check=True)
     session = onnxruntime.InferenceSession(str(path))
     for n in (1, 2, 5):
         images = torch.randn(n, 3, SIZE, SIZE)
@@ -108,17 +114,41 @@ def test_the_temperature_is_in_the_file(small_file):
 
 def test_the_file_says_how_it_is_fed(small_file):
     model = onnx.load(small_file[1])
-    onnx.checker.check_model(model, full_check=True)
+    assert [(used.domain, used.version) for used in model.opset_import] == [("", 18)]
     told = {entry.key: entry.value for entry in model.metadata_props}
     assert told["model_id"] == "M-0123456789"
     assert json.loads(told["classes"]) == ["normal", "tumeur in situ, été"]
     assert json.loads(told["mean"]) == [0.5, 0.4, 0.6]
     assert json.loads(told["divisor"]) == [1, 4, 9]  # of "variance"
     assert (told["image_size"], told["tile_size"], told["mpp"]) == ("64", "512", "0.5")
+    assert (told["read_path"], told["store_size"], told["temperature"]) == ("area", "128", "4.0")
+    assert told["written_by"] == f"histo_nb {__version__}"
     assert told["use"] == "research use only"
     shape = model.graph.input[0].type.tensor_type.shape.dim
     assert shape[0].dim_param
     assert [d.dim_value for d in shape[1:]] == [3, SIZE, SIZE]
+
+
+def test_the_same_model_gives_the_same_bytes(small_file, tmp_path):
+    again = write_onnx(small_file[0], tmp_path / "again.onnx")
+    assert again.read_bytes() == small_file[1].read_bytes()
+
+
+def test_whoever_does_what_the_file_says_gets_our_probabilities(tmp_path):
+    network, tiles = made(tiny()), np.random.default_rng(0).integers(0, 256, (4, 200, 200, 3))
+    bundle = bundle_of(network, temperature=2.0)
+    session = onnxruntime.InferenceSession(str(write_onnx(bundle, tmp_path / "model.onnx")))
+    told = session.get_modelmeta().custom_metadata_map
+    store, size = int(told["store_size"]), int(told["image_size"])
+    mean, divisor = (np.float32(json.loads(told[name])) for name in ("mean", "divisor"))
+    small = [cv2.resize(tile, (store, store), interpolation=cv2.INTER_AREA)
+             for tile in tiles.astype(np.uint8)]  # fmt: skip
+    shown = [Image.fromarray(tile).resize((size, size), Image.Resampling.BILINEAR)
+             for tile in small]  # fmt: skip
+    images = ((np.stack(shown) / np.float32(255) - mean) / divisor).transpose(0, 3, 1, 2)
+    (found,) = session.run(None, {"images": images})
+    expected = list(classify_tiles(TorchRuntime(bundle), small))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_the_file_names_no_folder_of_this_machine(small_file):

@@ -1,6 +1,7 @@
 """The page of a cohort: what it says, in which order, and what it never says."""
 
 import base64
+import json
 import re
 from html.parser import HTMLParser
 from io import BytesIO
@@ -11,11 +12,13 @@ from urllib.parse import unquote
 import numpy as np
 import pandas as pd
 import pytest
+from papers import all_bytes, check_inside, pdf_words
 from PIL import Image
 
 import histo_nb
+from histo_nb.errors import CatalogError, SpecError
 from histo_nb.export import cohort_page
-from histo_nb.export.cohort_page import PICTURE_PX, write_cohort_page
+from histo_nb.export.cohort_page import PICTURE_PX, write_cohort_page, write_cohort_report
 from histo_nb.export.unnamed import unnamed
 from histo_nb.running.cohort.runner import COLUMNS
 
@@ -318,7 +321,7 @@ def test_timings_are_those_of_the_stages(tmp_path):
     assert "S-20 22 s Analysis 91% S-19" in slowest
     assert "S-11" in slowest
     assert "S-10" not in slowest
-    assert page.source.count('class="part" width="83.3"') == 1
+    assert page.source.count("width: 83.3%") == 1
 
 
 def test_no_slide_one_slide_and_none_that_worked(tmp_path):
@@ -332,10 +335,73 @@ def test_no_slide_one_slide_and_none_that_worked(tmp_path):
     assert "Abnormal and doubtful" not in page.words
 
 
+def put_run(tmp_path: Path, *rows: dict[str, Any], **changed: Any) -> Path:
+    folder = tmp_path / "runs" / "20260301T200000_cohort"
+    folder.mkdir(parents=True)
+    pd.DataFrame(rows, columns=COLUMNS).to_parquet(folder / "slides.parquet", index=False)
+    (folder / "run.json").write_text(json.dumps(facts(**changed)))
+    return folder
+
+
+def test_a_report_is_made_again_from_what_a_run_left(tmp_path):
+    picture = paint(tmp_path / "overview.jpg")
+    rows = [done(f"S-{i}", slide_class="adenoma", n_doubts=1, overview_path=picture,
+                 report_path=str(tmp_path / "r" / f"{i}.html")) for i in range(3)]  # fmt: skip
+    rows += [failed("S-4", "S-4.svs is cut off; copy it again")]
+    run = put_run(tmp_path, *rows, gate_passed=False)
+    page = Page(write_cohort_report(run, tmp_path / "again.html"))
+    paper = write_cohort_report(run, tmp_path / "again.pdf").read_bytes()
+    check_inside(paper)
+    assert page.addresses["href"]
+    assert b"/URI" not in all_bytes(paper)
+    assert b"/Subtype /Image" in all_bytes(paper)
+    words = pdf_words(paper)
+    for said in ("Cohort 20260301T200000_cohort", "3 of 4 slides done, 1 failed.", "S-2", "1 doubt",
+                 "the file is cut off; copy it again", "did not pass its gate", "Analysis", "80%",
+                 "commit cdcdcdcdcd", "Slides are named by their pseudonyms"):  # fmt: skip
+        assert said in page.words
+        assert said in words
+    for name in (str(tmp_path), "S-4.svs", "overview"):
+        assert name.encode() not in all_bytes(paper)
+
+
+def test_on_paper_fewer_slides_have_pictures(tmp_path, monkeypatch):
+    monkeypatch.setattr(cohort_page, "PRINTED", 2)
+    picture = paint(tmp_path / "overview.jpg")
+    run = put_run(tmp_path, *(done(f"S-{i}", overview_path=picture) for i in range(5)))
+    assert len(Page(write_cohort_report(run, tmp_path / "r.html")).addresses["src"]) == 5
+    words = pdf_words(write_cohort_report(run, tmp_path / "r.pdf").read_bytes())
+    assert "3 more, without pictures" in words
+
+
+def test_any_text_of_a_cohort_keeps_to_its_page(tmp_path):
+    texts = [HOSTILE, "A" * 200, "\u202e שלום \U0001f9ec"]
+    rows = [done(f"{i} {text}", slide_class=text, quality_flags=f"{text}, pen")
+            for i, text in enumerate(texts)]  # fmt: skip
+    rows += [failed(f"F-{i} {text}", text) for i, text in enumerate(texts)]
+    run = put_run(tmp_path, *rows, model_id="A" * 200, cohort_id=HOSTILE)
+    paper = write_cohort_report(run, tmp_path / "r.pdf").read_bytes()
+    check_inside(paper)
+    assert HOSTILE in pdf_words(paper)
+
+
+def test_what_is_no_run_of_a_cohort_is_said(tmp_path):
+    with pytest.raises(CatalogError, match="holds no run of a cohort"):
+        write_cohort_report(tmp_path, tmp_path / "r.pdf")
+    run = put_run(tmp_path, done("S-1"))
+    with pytest.raises(SpecError, match="html or pdf"):
+        write_cohort_report(run, tmp_path / "r.doc")
+    (run / "run.json").write_text("[]")
+    with pytest.raises(CatalogError, match="holds no run of a cohort"):
+        write_cohort_report(run, tmp_path / "r.html")
+    assert not list(tmp_path.glob("r.*"))
+
+
 def test_its_colours_are_those_of_the_design():
     pattern = r"--(?:h-)?([\w-]+): (light-dark\([^)]*\))"
     design = dict(re.findall(pattern, (PACKAGE / "widgets" / "design.css").read_text("utf-8")))
-    style = (PACKAGE / "export" / "cohort.html.j2").read_text("utf-8").split("</style>")[0]
+    sources = [path.read_text("utf-8") for path in (PACKAGE / "export").glob("*.j2")]
+    style = "".join(source.split("<h1>")[0].split("block body")[0] for source in sources)
     tokens = dict(re.findall(pattern, style))
     assert len(tokens) > 10
     assert tokens.items() <= design.items()

@@ -26,6 +26,7 @@ from counts import count
 from histo_nb.errors import (
     BundleError,
     CatalogError,
+    DiskFullError,
     NotebookError,
     RunError,
     SpecError,
@@ -594,11 +595,8 @@ def test_the_help_tells_every_exit_code(home):
     told = call("run", "--help").stdout
     for code in Exit:
         assert re.search(rf"(?<!\d){code.value} ", told), code
-    assert {StorageError("x; free some space").exit_code, RunError("x").exit_code} == {
-        Exit.DISK_FULL,
-        Exit.FAILED,
-    }
-    assert StorageError("no permission").exit_code == Exit.FAILED
+    assert DiskFullError("x").exit_code == Exit.DISK_FULL
+    assert RunError("x").exit_code == StorageError("no permission").exit_code == Exit.FAILED
 
 
 def test_exit_codes_reach_the_scheduler(home, tmp_path):
@@ -646,7 +644,7 @@ def test_a_full_disk_leaves_nothing_half_and_space_makes_it_go_on(small_home, tm
     result = call("run", notebook, "--json", "--home", small_home.root)
     assert result.exit_code == Exit.DISK_FULL, result.output
     said = json.loads(result.stdout)
-    assert said["kind"] in ("StorageError", "RunError")
+    assert said["kind"] in ("DiskFullError", "RunError")
     assert "Traceback" not in result.stderr
     for name in left(small_home):  # a run that is whole: a cell met the full disk
         assert name.endswith(".failed")

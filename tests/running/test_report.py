@@ -4,51 +4,26 @@ import json
 import re
 import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 import shapely
+from bundles import put_model
 from click.testing import CliRunner
 from judged import HOSTILE, PATIENT, add_result, draw, judge_region, sign
+from papers import Page, all_bytes, check_inside, pdf_words
 from shapely.geometry import shape
 
 from histo_nb.errors import CatalogError, SpecError, TableError
 from histo_nb.export.judged import read_judged_geojson
 from histo_nb.export.report import collect_report, make_report, write_report
 from histo_nb.home import Home
+from histo_nb.inference.result import find_result, hash_result
+from histo_nb.model.seal import write_gate
 from histo_nb.reviews import Judgement, judge
 from histo_nb.running.cli import main
 
 USE = "Research use only — not for diagnosis"
-
-
-class Page(HTMLParser):
-    """What a browser would make of a page: its elements, addresses and words."""
-
-    def __init__(self, page: bytes) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.addresses: list[str] = []
-        self.words = ""
-        self.feed(page.decode())
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        assert not [name for name, _ in attrs if name.startswith("on")]
-        self.addresses += [value or "" for name, value in attrs if name in ("src", "href")]
-
-    def handle_data(self, data: str) -> None:
-        self.words += f"{data} "
-
-
-def pdf_words(content: bytes) -> str:
-    """The text of a PDF, read by a program that is not ours."""
-    pdftotext = pytest.importorskip("shutil").which("pdftotext")
-    if pdftotext is None:
-        pytest.skip("pdftotext is not installed")
-    done = subprocess.run([pdftotext, "-", "-"], input=content, capture_output=True, check=True)
-    return " ".join(done.stdout.decode().split())
 
 
 @pytest.fixture
@@ -69,8 +44,8 @@ SAID = [
     "Carcinoma", "87% confidence", "The stain is unlike any", "did not pass its gate",
     "0.0328 mm²", "96%", "Ada agrees: carcinoma", "Ada disagrees: adenoma", "Ben disagrees (",
     "Ben drew this: adenoma", "by nobody", "0.01 mm²", "a point", "glands back to back, 3 µm² ≥ 2",
-    "Ben on place 2", "Ada on the slide", "as expected", "M-1 (torch fp32)", "A rule.", "histo_nb",
-    USE, "NOT SIGNED", "S-1",
+    "Ben on place 2", "Ada on the slide", "as expected", "torch fp32, in 1 s", "A rule.",
+    "histo_nb", USE, "NOT SIGNED", "S-1",
 ]  # fmt: skip
 
 
@@ -92,8 +67,9 @@ def test_paper_says_the_same_over_several_pages(judged: Home) -> None:
     words = pdf_words(content)
     assert [s for s in SAID if s.lower() not in words.lower()] == []
     assert words.count("long words") == 170
-    assert "Page 3 of 3" in words
-    assert words.count(USE) == 3
+    assert "Page 4 of 4" in words
+    assert words.count(USE) == 4 + 1  # at the top of each page, and at the end
+    check_inside(content)
     assert "<script>window.planted=1</script>" in words
 
 
@@ -104,6 +80,54 @@ def test_nothing_names_the_patient_or_a_file(judged: Home, kind: str) -> None:
     words = pdf_words(content) if kind == "pdf" else content.decode()
     for name in (PATIENT, *PATIENT.split(), ".svs", str(judged.root)):
         assert name not in words
+    for name in (PATIENT, "Planted", ".svs", str(judged.root)):
+        for encoding in ("utf-8", "utf-16-be"):
+            assert name.encode(encoding) not in all_bytes(content)
+
+
+def test_what_an_answer_was_made_from_is_said_by_hashes(home: Home) -> None:
+    model_id = put_model(home)
+    folder = home.models / model_id
+    write_gate(folder, {"passed": True, "lowered": [], "balanced_accuracy": 0.8125,
+                        "intervals": {"balanced_accuracy": [0.7, 0.9]}, "n_patients": 12,
+                        "n_slides": 1, "n_tiles": 3456})  # fmt: skip
+    made = {
+        "slide": {"sha256": "1" * 64}, "mask": {"sha256": "2" * 64}, "tiles_sha256": "3" * 64,
+        "model": {"weights_sha256": "4" * 64, "gate_sha256": "5" * 64},
+        "code": {"version": "9.8.7", "source_sha256": "6" * 64, "commit": "7" * 40, "dirty": True},
+        "packages": {"python": "3.99.1", "torch": "9.9"},
+    }  # fmt: skip
+    add_result(
+        home, model_id=model_id, provenance=made, n_failures=2, doubts=["Odd."], seconds=83.0
+    )
+    result = find_result(home, "S-1")
+    page = " ".join(Page(make_report(home, "S-1")).words.split())
+    paper = pdf_words(make_report(home, "S-1", kind="pdf"))
+    for said in (
+        *(str(digit) * 64 for digit in range(1, 6)), "histo_nb 9.8.7, commit 7777777777, changed",
+        "sources 666666666666", "python 3.99.1, torch 9.9", hash_result(result),
+        "balanced accuracy 0.812 (95 % interval 0.700 – 0.900); 12 patients, 1 slide, 3,456 tiles",
+        "2 tiles could not be read", "There is a reason for doubt", "in 1 min 23 s",
+        "adenoma, which are abnormal, and normal", "Gate passed",
+    ):  # fmt: skip
+        assert said in page, said
+        assert said.replace(" ", "") in paper.replace(" ", ""), said
+    assert "unknown" not in page
+
+
+def test_an_answer_of_an_earlier_version_says_what_is_unknown(home: Home) -> None:
+    add_result(home)
+    (find_result(home, "S-1") / "provenance.json").unlink()
+    (find_result(home, "S-1") / "timing.json").unlink()
+    facts = json.loads((find_result(home, "S-1") / "result.json").read_text())
+    (find_result(home, "S-1") / "result.json").write_text(json.dumps(facts | {"seconds": 1.0}))
+    report = collect_report(home, "S-1")
+    unknown = [name for name, value in report.inputs if value.startswith("unknown")]
+    assert len(unknown) == 7
+    assert dict(report.model) == {"Model": "M-1: it is no longer in the registry, or damaged"}
+    for words in (Page(make_report(home, "S-1")).words,
+                  pdf_words(make_report(home, "S-1", kind="pdf"))):  # fmt: skip
+        assert words.count("unknown") == 7
 
 
 def test_signed_report_says_who_when_and_as_what(judged: Home) -> None:

@@ -1,14 +1,17 @@
-"""Labels of tiles: one class over enough of the tissue, or none."""
+"""Labels of tiles: one class over enough of the tissue, or none; from a file, where it says."""
+
+import json
 
 import pandas as pd
 import pytest
 import shapely
+from found import CORNER, TILE, add_found, take_slide
 
-from histo_nb.annotations import Annotation
-from histo_nb.errors import SpecError
+from histo_nb.annotations import Annotation, write_features, write_geojson
+from histo_nb.errors import SpecError, TableError
 from histo_nb.tables import TILES, check_table
 from histo_nb.tiling.areas import outline_areas
-from histo_nb.tiling.labels import label_tiles
+from histo_nb.tiling.labels import label_slides, label_tiles
 
 
 def tile(tissue: float = 1.0) -> pd.DataFrame:
@@ -75,3 +78,86 @@ def test_without_outlines_no_tile_has_a_label():
 def test_a_share_outside_its_rule_is_named(share):
     with pytest.raises(SpecError, match="min_label_fraction"):
         labelled(share=share)
+
+
+# ------------------------------------------------------- files, where a scan begins elsewhere
+BOX = shapely.box(320, 256, 320 + 2 * TILE, 256 + 2 * TILE)  # in the file: four tiles
+ASAP = (
+    '<ASAP_Annotations><Annotations><Annotation Name="A" Type="Polygon" PartOfGroup="adenoma">'
+    '<Coordinates>{}</Coordinates></Annotation></Annotations></ASAP_Annotations>'
+)  # fmt: skip
+
+
+@pytest.fixture
+def tiles(home) -> pd.DataFrame:
+    """Tiles of a slide with bounds."""
+    return check_table(add_found(home, take_slide(home)).predictions[TILES.columns], TILES)
+
+
+def write_outline(folder, suffix):
+    path = folder / f"S-1{suffix}"
+    if suffix != ".xml":
+        return write_geojson([Annotation(BOX, "adenoma")], path)
+    points = enumerate(BOX.exterior.coords[:-1])
+    path.write_text(ASAP.format("".join(
+        f'<Coordinate Order="{i}" X="{x}" Y="{y}"/>' for i, (x, y) in points
+    )))  # fmt: skip
+    return path
+
+
+def corners(labelled: pd.DataFrame) -> set[tuple[int, int]]:
+    known = labelled[labelled.label.notna()]
+    assert set(known.label) == {"adenoma"}
+    return {*zip(known.x, known.y, strict=True)}
+
+
+def four(x: int, y: int) -> set[tuple[int, int]]:
+    return {(x + dx, y + dy) for dx in (0, TILE) for dy in (0, TILE)}
+
+
+@pytest.mark.parametrize("suffix", [".geojson", ".json", ".xml"])
+def test_a_frame_is_never_guessed(home, tiles, tmp_path, suffix):
+    write_outline(tmp_path, suffix)
+    with pytest.raises(TableError, match="annotation_origin='scan'"):
+        label_slides(home, tiles, annotations=tmp_path)
+    scan = label_slides(home, tiles, annotations=tmp_path, annotation_origin="scan")
+    assert corners(scan) == four(320 + CORNER[0], 256 + CORNER[1])
+    slide = label_slides(home, tiles, annotations=tmp_path, annotation_origin="slide")
+    assert corners(slide) == four(320, 256)
+    with pytest.raises(SpecError, match="choose scan or slide"):
+        label_slides(home, tiles, annotations=tmp_path, annotation_origin="bounds")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("said", [None, "scan", "slide"])
+def test_a_file_that_says_its_frame_is_believed(home, tiles, tmp_path, said):
+    content = json.loads(write_outline(tmp_path, ".geojson").read_text())
+    path = tmp_path / "S-1.geojson"
+    write_features(content["features"], path, header={"origin": CORNER})
+    labelled = label_slides(home, tiles, annotations=tmp_path, annotation_origin=said)
+    assert corners(labelled) == four(320 + CORNER[0], 256 + CORNER[1])
+    write_features(content["features"], path, header={"model_id": "M-1"})
+    with pytest.raises(TableError, match="does not say where its 0, 0 lies"):
+        label_slides(home, tiles, annotations=tmp_path, annotation_origin=said)
+
+
+def test_without_bounds_there_is_one_frame(home, tmp_path):
+    rows = add_found(home, take_slide(home, corner=(0, 0))).predictions[TILES.columns]
+    write_outline(tmp_path, ".geojson")
+    for said in (None, "scan", "slide"):
+        labelled = label_slides(home, rows, annotations=tmp_path, annotation_origin=said)
+        assert corners(labelled) == four(320, 256)
+
+
+def test_what_qupath_does_not_count_labels_nothing(home, tiles, tmp_path):
+    everywhere = shapely.box(*CORNER, 1024, 768)
+    tile = {"properties": {"objectType": "tile"}}
+    outlines = [
+        Annotation(BOX, "adenoma"),
+        Annotation(everywhere, "Region*"),
+        Annotation(everywhere, "carcinoma", {}, tile),
+    ]
+    write_geojson(outlines, tmp_path / "S-1.geojson")
+    labelled = label_slides(
+        home, tiles, annotations=tmp_path, annotation_origin="slide", classes=["adenoma"]
+    )
+    assert corners(labelled) == four(320, 256)

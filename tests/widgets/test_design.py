@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import histo_nb.widgets
-from histo_nb.widgets.palette import ABNORMAL_COLOURS, NORMAL_COLOUR
+from histo_nb.export.colours import ABNORMAL_COLOURS, NORMAL_COLOUR
 
 FOLDER = Path(histo_nb.widgets.__file__).parent
 DESIGN = (FOLDER / "design.css").read_text("utf-8")

@@ -14,8 +14,7 @@ import pandas as pd
 from PIL import Image
 
 from histo_nb.errors import BusyError, HistoError, SlideError
-from histo_nb.export.report import collect_report
-from histo_nb.export.report_html import render_html
+from histo_nb.export.report import collect_report, render_report
 from histo_nb.files import hash_content, hash_file, write_json, writing_folder
 from histo_nb.home import Home
 from histo_nb.inference.cutting import Cut, make_cut, mask_facts
@@ -208,7 +207,7 @@ class SlideStages:
         report = collect_report(self.home, self.slide_id, folder=self.result_folder)
         with writing_folder(self.report_folder, replace=True) as folder:
             if self._bench.spec.report == "html":
-                (folder / "report.html").write_bytes(render_html(report))
+                (folder / "report.html").write_bytes(render_report(report))
             if report.overview:
                 picture = Image.fromarray(report.overview.rgb)
                 picture.thumbnail((OVERVIEW_PX, OVERVIEW_PX))

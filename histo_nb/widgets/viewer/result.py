@@ -3,10 +3,10 @@
 from typing import Any
 
 from histo_nb.errors import HistoError
+from histo_nb.export.colours import class_colours
 from histo_nb.home import Home
 from histo_nb.inference.result import SlideResult
 from histo_nb.masking.masks import mask_path, read_mask
-from histo_nb.widgets.palette import class_colours
 from histo_nb.widgets.viewer.layers import heatmap_layer, tissue_layer
 from histo_nb.widgets.viewer.widget import SlideViewer
 

@@ -181,8 +181,8 @@ def mask(home: Home, slide_ids: tuple[str, ...], method: str, forget_edits: bool
               "or of tile images, one folder a class.")  # fmt: skip
 @click.option("--classes", default="", help="The only classes there may be: normal,adenoma …")
 @click.option("--annotation-origin", type=click.Choice(["scan", "slide"]), default=None,
-              help="Where 0, 0 of outlines lies on slides whose scan begins elsewhere: scan (QuPath) "
-              "or slide.")  # fmt: skip
+              help="Where 0, 0 of outlines lies if a scan begins elsewhere: scan (QuPath) or "
+              "slide.")  # fmt: skip
 @click.option("--images", default=None, type=click.Path(path_type=Path),
               help="Write each tile there as an image too, one folder a class.")  # fmt: skip
 def tile(

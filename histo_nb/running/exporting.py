@@ -24,6 +24,7 @@ def export(
     home: Home,
     slide_ids: tuple[str, ...],
     path: Path,
+    *,
     kind: str | None,
     source: Path | None,
     tiles: bool,

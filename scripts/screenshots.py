@@ -6,7 +6,7 @@ a personal link and `docs/img/report.png` a report, of a slide that is signed he
 studio, over slides that are spoilt here; `docs/img/operations.png` the operations page and
 `docs/img/rack.png` the rack panel after a morning that is played here: a rack with spoilt slides
 and faults, two files that are refused; `docs/img/evaluation.png` and `docs/img/gradcam.png` what
-the model in production is worth and where it looks; `docs/img/analysis.png` the most suspicious
+the model in production is worth and where it looks, `docs/img/card.png` its card; `docs/img/analysis.png` the most suspicious
 slide; `docs/img/cohort.png` the page of a cohort of all slides; `docs/img/notebook.png` a notebook
 in JupyterLab, the last one executed, else the first one of `notebooks/`.
 """
@@ -31,6 +31,7 @@ from playwright.sync_api import Browser, sync_playwright
 from shapely.geometry import mapping
 
 from histo_nb.balancing.dataset import open_dataset
+from histo_nb.export.model_card import make_model_card
 from histo_nb.export.report import make_report
 from histo_nb.home import Home, open_home
 from histo_nb.inference.result import read_result
@@ -121,6 +122,15 @@ def pictures_signed(browser: Browser, home: Home) -> Iterator[Path]:
         page.screenshot(path=PICTURES / "patient.png")
         page.close()
     yield PICTURES / "patient.png"
+
+
+def picture_card(browser: Browser, home: Home) -> Path:
+    """Write the picture of the card of the model in production."""
+    page = browser.new_page(viewport={"width": 900, "height": 900})
+    page.set_content(make_model_card(home, production_model(home).name).decode())
+    page.screenshot(path=PICTURES / "card.png")
+    page.close()
+    return PICTURES / "card.png"
 
 
 def pictures_evaluation(home: Home) -> list[Path]:
@@ -351,6 +361,7 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
         print(*pictures_review(browser, home), sep="\n")
         print(*pictures_signed(browser, home), sep="\n")
+        print(picture_card(browser, home))
         print(*pictures_evaluation(home), sep="\n")
         print(picture_analysis(home))
         notebook = find_notebook(home)

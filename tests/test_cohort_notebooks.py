@@ -1,4 +1,4 @@
-"""Notebooks 07 and 08 by papermill, against the same cohort by the command line."""
+"""Notebooks 07 to 09 by papermill, against the same cohort by the command line."""
 
 import json
 import shutil
@@ -150,7 +150,7 @@ def test_a_report_of_no_slide_says_what_to_do(home):
         run_notebook(find_notebook("08_report"), home)
 
 
-@pytest.mark.parametrize("name", ["07_cohort", "08_report"])
+@pytest.mark.parametrize("name", ["07_cohort", "08_report", "09_exports"])
 def test_it_says_what_it_is(name):
     title = nbformat.read(find_notebook(name), as_version=4).cells[0].source
     assert "on top of the six rooms" in title
@@ -188,3 +188,20 @@ def test_a_cohort_without_an_answer_can_be_drawn(rows):
     names = [label.get_text() for label in ax.get_yticklabels()]
     assert names[0] == "Tissue mask, 0 s in all"
     plt.close("all")
+
+
+def test_exports_are_written_read_back_and_explained_without_torch(by_papermill, tmp_path):
+    home, _ = by_papermill
+    notebook = nbformat.read(find_notebook("09_exports"), as_version=4)
+    cell = 'import sys\nprint("heavy:", {"torch", "fastai"} & set(sys.modules))'
+    notebook.cells.append(nbformat.v4.new_code_cell(cell))
+    nbformat.write(notebook, tmp_path / "09_exports.ipynb")
+    run = run_notebook(tmp_path / "09_exports.ipynb", home, parameters={"slide_id": "S0"})
+    assert not has_errors(run.notebook)
+    shown = outputs(run)
+    assert "heavy: set()" in shown
+    assert "left edge, level-0 px" in shown  # the dictionary
+    (out,) = (home.root / "exports").iterdir()
+    names = {path.name for path in out.iterdir()}
+    assert names == {"places.geojson", "qupath", "tables", "report.html", "model_card.html"}
+    assert str(out) in shown

@@ -6,9 +6,10 @@ a personal link and `docs/img/report.png` a report, of a slide that is signed he
 studio, over slides that are spoilt here; `docs/img/operations.png` the operations page and
 `docs/img/rack.png` the rack panel after a morning that is played here: a rack with spoilt slides
 and faults, two files that are refused; `docs/img/evaluation.png` and `docs/img/gradcam.png` what
-the model in production is worth and where it looks, `docs/img/card.png` its card; `docs/img/analysis.png` the most suspicious
-slide; `docs/img/cohort.png` the page of a cohort of all slides; `docs/img/notebook.png` a notebook
-in JupyterLab, the last one executed, else the first one of `notebooks/`.
+the model in production is worth and where it looks, `docs/img/card.png` its card;
+`docs/img/analysis.png` the most suspicious slide; `docs/img/cohort.png` the page of a cohort of all
+slides; `docs/img/notebook.png` a notebook in JupyterLab, the last one executed, else the first one
+of `notebooks/`.
 """
 
 import json

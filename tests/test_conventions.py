@@ -105,10 +105,13 @@ def spec_defaults(room):
     return found
 
 
+ROOMS = {"cohort": "running.cohort", "report": "export", "exports": "export"}
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
 def test_a_parameter_starts_at_its_specs_default(path):
     name = path.stem.split("_", 1)[1]
-    defaults = spec_defaults({"cohort": "running.cohort", "report": "export"}.get(name, name))
+    defaults = spec_defaults(ROOMS.get(name, name))
     parameters = papermill.inspect_notebook(path)
     (cell,) = (
         cell

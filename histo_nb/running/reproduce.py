@@ -1,15 +1,15 @@
 """Repeats a run in a fresh home and compares what it makes with what it made then.
 
-The fresh home sees the same slides, and has the masks, tiles, data sets and models of this home by
-hard links: what is written anew replaces a link and harms no original. What the run made is left
-out, so that it must be made again.
+The fresh home sees the same slides, and has the masks, tiles, data sets and models of this home:
+copies, but for weights and decoded pixels, which are never written twice and are linked. What the
+run made is left out, so that it must be made again.
 """
 
 import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,9 @@ from histo_nb.running.notebook import find_notebook, run_notebook
 from histo_nb.running.notebook_facts import find_software
 from histo_nb.schema import META, RESULTS, RUNS, SLIDES, WORK
 
-LINKED = ("masks", "tiles", "datasets", "models")  # what a run may start from, beside slides
+STARTS = ("masks", "tiles", "datasets", "models")  # what a run may start from, beside slides
+LINKED = (".npy", ".safetensors")  # large, and never changed once they have their names
+UNDER_WAY = (".part.npy", ".done", ".lock")  # of what is being written just now; so is .name
 MADE_ANEW = (RESULTS, RUNS, WORK)  # tables that tell of what runs made
 
 
@@ -122,12 +124,12 @@ def _fresh_home(home: Home, working: Path, facts: Mapping[str, Any]) -> Iterator
     """Yield a home in which a run can be repeated as if it had never been."""
     fresh = open_home(working / "home", own_catalog=True)
     made = {home.root / name for name in facts["outputs"]}
-    for name in LINKED:
+    for name in STARTS:
         shutil.copytree(
             home.root / name,
             fresh.root / name,
             dirs_exist_ok=True,
-            copy_function=_link,
+            copy_function=_carry,
             ignore=lambda folder, names: {n for n in names if _is_left_out(Path(folder) / n, made)},
         )
     _copy_catalog(home, fresh, without={Path(name).stem for name in facts["outputs"]
@@ -139,12 +141,18 @@ def _fresh_home(home: Home, working: Path, facts: Mapping[str, Any]) -> Iterator
 
 
 def _is_left_out(path: Path, made: set[Path]) -> bool:
+    if path.name.startswith(".") or path.name.endswith(UNDER_WAY):
+        return True
     # A table of tiles is kept: a run may have replaced some of its rows only.
     return path in made and path.suffix != ".parquet"
 
 
-def _link(source: str, target: str) -> None:
-    os.link(source, target)
+def _carry(source: str, target: str) -> None:
+    if Path(source).suffix in LINKED:
+        with suppress(OSError):  # of another disk
+            os.link(source, target)
+            return
+    shutil.copy2(source, target)
 
 
 def _copy_catalog(home: Home, fresh: Home, *, without: set[str]) -> None:

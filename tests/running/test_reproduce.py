@@ -23,7 +23,7 @@ from histo_nb.running.cohort.record import run_cohort
 from histo_nb.running.cohort.spec import CohortSpec
 from histo_nb.running.notebook import Run, run_notebook
 from histo_nb.running.outputs import hash_output
-from histo_nb.running.reproduce import reproduce
+from histo_nb.running.reproduce import _fresh_home, reproduce
 from histo_nb.tables import TILES, read_table, write_table
 
 ANALYSE = """from histo_nb.home import open_home
@@ -188,6 +188,19 @@ def test_an_output_that_is_not_made_again_is_not_the_same(ward, tmp_path, make_t
 def test_runs_that_are_not_there_are_named(ward):
     with pytest.raises(CatalogError, match="no run R-1"):
         reproduce(ward, "R-1")
+
+
+def test_nothing_of_the_home_is_written_through(ward, tmp_path):
+    run = run_analysis(ward, tmp_path)
+    (ward.datasets / "pixels").mkdir()
+    part, whole = (ward.datasets / "pixels" / name for name in ("P-1.part.npy", "P-2.npy"))
+    part.write_bytes(b"half")
+    whole.write_bytes(b"whole")
+    with _fresh_home(ward, tmp_path, json.loads((run.folder / "run.json").read_text())) as fresh:
+        assert (fresh.datasets / "pixels" / "P-2.npy").samefile(whole)
+        assert not (fresh.datasets / "pixels" / "P-1.part.npy").exists()
+        linked = [p for p in fresh.root.rglob("*") if p.is_file() and p.stat().st_nlink > 1]
+        assert {p.suffix for p in linked} == {".npy", ".safetensors"}
 
 
 # -- what is compared -----------------------------------------------------------------------------

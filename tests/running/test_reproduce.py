@@ -196,7 +196,8 @@ def test_nothing_of_the_home_is_written_through(ward, tmp_path):
     part, whole = (ward.datasets / "pixels" / name for name in ("P-1.part.npy", "P-2.npy"))
     part.write_bytes(b"half")
     whole.write_bytes(b"whole")
-    with _fresh_home(ward, tmp_path, json.loads((run.folder / "run.json").read_text())) as fresh:
+    facts = json.loads((run.folder / "run.json").read_text())
+    with _fresh_home(ward, tmp_path / "fresh", facts) as fresh:
         assert (fresh.datasets / "pixels" / "P-2.npy").samefile(whole)
         assert not (fresh.datasets / "pixels" / "P-1.part.npy").exists()
         linked = [p for p in fresh.root.rglob("*") if p.is_file() and p.stat().st_nlink > 1]

@@ -70,7 +70,7 @@ def writing(path: Path) -> Iterator[Path]:
             sync(temporary)
             temporary.replace(path)
             sync(path.parent)
-        _note_written(path)
+        note_written(path)
     finally:
         with suppress(OSError):
             temporary.unlink()
@@ -87,6 +87,8 @@ def writing_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
     """
     path = Path(path)
     temporary, retired = _beside(path), _beside(path, OLD)
+    if not replace and path.exists():  # said before the work, not after it
+        raise StorageError(f"cannot write {path}: {REFUSALS[errno.EEXIST]}, then run again")
     try:
         with storage_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -98,8 +100,8 @@ def writing_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
                     path.rename(retired)
             temporary.rename(path)
             sync(path.parent)
-        _note_written(path)
         shutil.rmtree(retired, ignore_errors=True)
+        note_written(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -231,22 +233,28 @@ def publish(path: Path, target: Path) -> Path:
         target.rename(retired)
     path.rename(target)
     sync(target.parent)
-    _note_written(target)
     shutil.rmtree(retired, ignore_errors=True)
+    note_written(target)
     return target
 
 
-def _note_written(path: Path) -> None:
-    """Note what a run has written, if its runner asked for it; a line of a pipe's size is whole."""
+def note_written(path: Path) -> None:
+    """Note what a run has written, if its runner asked for it; a short line is whole.
+
+    What is written is there already: a note that fails undoes nothing.
+    """
     if log := os.environ.get(WRITTEN):
-        with Path(log).open("a", encoding="utf-8") as file:
+        with suppress(OSError), Path(log).open("a", encoding="utf-8") as file:
             file.write(json.dumps(str(path.absolute())) + "\n")
 
 
 def read_written(log: Path) -> list[Path]:
     """Return the paths that were written while `WRITTEN` named a file, each once."""
-    lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
-    return [Path(path) for path in dict.fromkeys(json.loads(line) for line in lines)]
+    paths: dict[Path, None] = {}
+    for line in log.read_text(encoding="utf-8").splitlines() if log.is_file() else []:
+        with suppress(ValueError):  # a killed process left half of it
+            paths[Path(json.loads(line))] = None
+    return list(paths)
 
 
 def _beside(path: Path, kind: str = NEW) -> Path:

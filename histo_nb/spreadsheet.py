@@ -8,16 +8,17 @@ behind what a spreadsheet of another language may take for the end of a cell. Nu
 import re
 from collections.abc import Collection
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import pandas as pd
 
 from histo_nb.files import writing
 
-STARTS = r"=+\-@＝＋－＠"  # also as East Asian keyboards write them
+STARTS = r"=+\-@＝＋－＠﹢﹣﹦﹫"  # also as East Asian keyboards write them
+BLANKS = r"\x00-\x20\x7f\xa0\u2000-\u200f\u2060\u3000\ufeff"  # what may be passed over before it
 ENDS = r",;|\t\r\n\""  # of a cell, in some language or program
 _CELL = rf"(?:^|(?<=[{ENDS}]))"  # where one may begin
-_RISKY = rf"(?='*[ \u00a0]*[{STARTS}\t\r])"
+_RISKY = rf"(?='*(?:[{BLANKS}]*[{STARTS}]|[\t\r]))"
 _BARE, _ARMED = re.compile(_CELL + _RISKY), re.compile(_CELL + "'" + _RISKY)
 
 
@@ -48,10 +49,15 @@ def write_csv(table: pd.DataFrame, path: Path) -> Path:
 def append_csv(table: pd.DataFrame, file: TextIO, *, header: bool) -> None:
     """Write a table's rows, and before them its names if `header`, to an open file."""
     safe = table.rename(columns=disarm)
-    for name in safe.select_dtypes(["object", "str"]).columns:
-        safe[name] = safe[name].map(disarm, na_action="ignore")
+    for name in safe.select_dtypes(["object", "str", "category"]).columns:
+        safe[name] = safe[name].map(_disarmed, na_action="ignore")
     # RFC 4180; and so texts with either sign in them are quoted
     safe.to_csv(file, index=False, header=header, lineterminator="\r\n")
+
+
+def _disarmed(value: Any) -> Any:
+    # what UTF-8 cannot hold (half a pair of a bad file name) is told, not raised
+    return disarm(value.encode("utf-8", "replace").decode()) if isinstance(value, str) else value
 
 
 def read_csv(path: Path, *, texts: Collection[str]) -> pd.DataFrame:
@@ -60,7 +66,8 @@ def read_csv(path: Path, *, texts: Collection[str]) -> pd.DataFrame:
     An empty cell is unknown, in any column: an empty text cannot be told from none.
     """
     kinds = {disarm(name): object for name in texts}
-    table = pd.read_csv(path, dtype=kinds, keep_default_na=False, na_values=[""])
+    table = pd.read_csv(path, dtype=kinds, keep_default_na=False, na_values=[""],
+                        skip_blank_lines=False)  # fmt: skip
     table = table.rename(columns=arm)
     for name in texts:
         table[name] = table[name].map(arm, na_action="ignore")

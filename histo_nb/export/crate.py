@@ -2,7 +2,8 @@
 
 RO-Crate 1.1 with the profile Process Run Crate 0.5 (https://w3id.org/ro/wfrun/process/0.5). The
 crate is the run's own folder; slides, models and results stay where they are and are named by their
-pseudonyms and hashes, never by their files.
+pseudonyms and hashes, never by their files. (The notebook and `run.json` beside it say the
+parameters as they were given.)
 """
 
 import platform
@@ -12,7 +13,7 @@ from typing import Any
 
 from histo_nb.export.templates import USE
 from histo_nb.export.unnamed import unnamed
-from histo_nb.files import hash_file, write_json
+from histo_nb.files import hash_content, hash_file, write_json
 
 CRATE = "ro-crate-metadata.json"
 CONTEXT = ["https://w3id.org/ro/crate/1.1/context",
@@ -117,13 +118,11 @@ def _software(facts: Mapping[str, Any]) -> Iterator[Entity]:
 
 def _inputs(facts: Mapping[str, Any]) -> Iterator[Entity]:
     """Yield what a run was given: parameters, slides, files, and the model that answered."""
-    seeds = facts.get("seeds", {})
+    given = facts.get("parameters", {})
     for name, said in facts["declared"].items():
-        value = said["value"]
-        plain = value if isinstance(value, int | float) else unnamed(str(value))
-        what = {"description": "a seed"} if name in seeds else {}
+        what = {"description": "a seed"} if name in facts.get("seeds", {}) else {}
         yield {"@id": f"#parameter/{name}", "@type": "PropertyValue", "name": name,
-               "value": plain, **what}  # fmt: skip
+               "value": _tell(said["value"], is_given=name in given), **what}  # fmt: skip
     for slide_id, sha256 in facts["inputs"]["slides"].items():
         yield _work(f"slide/{slide_id}", f"slide {slide_id}", sha256)
     for name, files in facts["inputs"].get("files", {}).items():
@@ -132,6 +131,15 @@ def _inputs(facts: Mapping[str, Any]) -> Iterator[Entity]:
     if model := facts["inputs"].get("model"):
         yield _work(f"model/{model['model_id']}", f"model {model['model_id']}, its weights",
                     model["weights_sha256"])  # fmt: skip
+
+
+def _tell(value: Any, *, is_given: bool) -> Any:
+    """Return the value of a parameter, but of texts that a person gave only the hash: they name
+    folders and files, and these may be called as a patient is.
+    """
+    if isinstance(value, int | float):
+        return value
+    return f"given, SHA-256 {hash_content(value)}" if is_given and value else str(value)
 
 
 def _outputs(facts: Mapping[str, Any]) -> Iterator[Entity]:

@@ -54,8 +54,8 @@ def collect_findings(
     SlideError
         The slide does not open: only it says where its scanned area begins.
     """
-    result = read_result(folder or find_result(home, slide_id))
     row = home.catalog.slide(slide_id)
+    result = read_result(folder or find_result(home, slide_id))
     reviews = home.catalog.reviews([slide_id])
     columns = [*TILE, *(f"prob_{label}" for label in result.classes)]
     return Findings(

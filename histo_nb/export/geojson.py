@@ -194,6 +194,11 @@ def _tiles(features: list[Any], classes: list[str], origin: tuple[int, int]) -> 
     table = table.astype(texts | numbers | dict.fromkeys(("x", "y", "size_l0"), int))
     if not np.isfinite(table[[*numbers]].to_numpy()).all():
         raise ValueError("a tile's number is not finite")
+    shares = table[["tissue", *names[len(TILE) :]]].to_numpy()
+    if not ((shares >= 0) & (shares <= 1)).all():
+        raise ValueError("a tile's share of tissue or probability is not from 0 to 1")
+    if unknown := set(table.prediction) - set(classes):
+        raise ValueError(f"a tile has the class {min(unknown)!r}, which is none of the file's")
     return table
 
 
@@ -203,8 +208,10 @@ def _row(feature: Any, origin: tuple[int, int]) -> dict[str, Any]:
     row = {"x": x + origin[0], "y": y + origin[1], "size_l0": size}
     if ring != _ring(row, origin) or not all(type(value) is int for value in row.values()):
         raise ValueError("a tile is no square of whole pixels")
+    if size <= 0:
+        raise ValueError(f"a tile has a side of {size} px")
     name, label = said["name"], said["classification"]["name"]
-    return {"tile_id": str(name), "prediction": str(label), **row, **said["measurements"]}
+    return {**said["measurements"], "tile_id": str(name), "prediction": str(label), **row}
 
 
 def write_label_geojson(

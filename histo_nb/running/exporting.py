@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from histo_nb.errors import SpecError
 from histo_nb.home import Home
 from histo_nb.running.report import command
 
@@ -19,7 +20,9 @@ SLIDES = click.argument("slide_ids", nargs=-1, metavar="[SLIDE]...")
 @click.option("--dicom", "kind", flag_value="dicom", help="Segmentations, annotations, report.")
 @click.option("--source", type=PATH, default=None,
               help="With --dicom: folder of `to-dicom`, of a slide that is no DICOM.")  # fmt: skip
-@click.option("--tiles", is_flag=True, help="Each tile with its probabilities too.")
+@click.option(
+    "--tiles", is_flag=True, help="Each tile with its probabilities too; always with --dicom."
+)
 def export(
     home: Home,
     slide_ids: tuple[str, ...],
@@ -49,7 +52,16 @@ def export(
     from histo_nb.export.findings import collect_findings
     from histo_nb.export.geojson import write_result_geojson
 
+    _check_geojson(path)
     return {"path": write_result_geojson(collect_findings(home, *slide_ids, tiles=tiles), path)}
+
+
+def _check_geojson(path: Path) -> None:
+    if path.suffix.lower() not in (".geojson", ".json"):
+        raise SpecError(
+            f"{path} is no name of a GeoJSON file; let it end in .geojson, or give --qupath or "
+            "--dicom for a folder"
+        )
 
 
 @click.argument("slide_id", metavar="SLIDE")
@@ -60,6 +72,7 @@ def export_labels(home: Home, slide_id: str, path: Path) -> dict[str, Any]:
     from histo_nb.export.geojson import write_label_geojson
     from histo_nb.tiling.table import read_tiles
 
+    _check_geojson(path)
     tiles, slide = read_tiles(home), home.catalog.slide(slide_id)
     own = tiles[(tiles.slide_id == slide_id) & tiles.label.notna()]
     path = write_label_geojson(own, path, origin=scan_origin(slide))

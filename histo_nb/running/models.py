@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from histo_nb.errors import SpecError
 from histo_nb.home import Home
 from histo_nb.running.report import command
 from histo_nb.training.criteria import GateSpec, read_spec
@@ -129,7 +130,8 @@ def export_model(home: Home, model_id: str, path: Path, wsinfer: bool) -> dict[s
     PATH ends in .onnx (normalised tiles in, probabilities out; read back and compared), in .html or
     .pdf (the card), or is a folder with --wsinfer.
     """
-    if path.suffix in (".html", ".pdf") and not wsinfer:
+    kind = "wsinfer" if wsinfer else path.suffix.lower()
+    if kind in (".html", ".pdf"):
         from histo_nb.export.model_card import write_model_card
 
         return {"path": write_model_card(home, model_id, path)}
@@ -138,6 +140,10 @@ def export_model(home: Home, model_id: str, path: Path, wsinfer: bool) -> dict[s
     from histo_nb.model.registry import find_model
     from histo_nb.model.wsinfer import write_wsinfer
 
+    if kind not in ("wsinfer", ".onnx"):
+        raise SpecError(
+            f"{path} ends in none of .onnx, .html, .pdf; or give --wsinfer for a folder"
+        )
     write = write_wsinfer if wsinfer else write_onnx
     return {"path": write(open_bundle(find_model(home, model_id)), path)}
 

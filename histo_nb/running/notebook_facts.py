@@ -11,10 +11,14 @@ from histo_nb.home import Home
 from histo_nb.inference.provenance import code_facts, environment_facts
 from histo_nb.model.card import read_card
 from histo_nb.model.registry import production_entry, production_model
+from histo_nb.running.outputs import hash_output
+from histo_nb.tiling.table import tile_table_path
 
 
 def find_inputs(values: Mapping[str, Any], home: Home, *, cwd: Path) -> dict[str, Any]:
-    """Return the SHA-256 of what parameters name: `files` that exist, and `slides`.
+    """Return the SHA-256 of what parameters name, `files` that exist and `slides`; and `home`.
+
+    `home` says what lies there already, see `find_starts`.
 
     `slide_ids` names slides of the catalogue; empty, it means all of them.
 
@@ -26,7 +30,19 @@ def find_inputs(values: Mapping[str, Any], home: Home, *, cwd: Path) -> dict[str
         A file that is named cannot be read.
     """
     files = {name: found for name in values if (found := _hash_files(name, values[name], cwd))}
-    return {"files": files, "slides": _slides(values, home)}
+    return {"files": files, "slides": _slides(values, home), "home": find_starts(home)}
+
+
+def find_starts(home: Home) -> dict[str, Any]:
+    """Return what a home holds that a run may start from: `tiles`, the hash of its table of tiles
+    (None: there is none), and the names of its `datasets` and `models`.
+    """
+    table = tile_table_path(home)
+    return {
+        "tiles": hash_output(table) if table.is_file() else None,
+        "datasets": sorted(path.name for path in home.datasets.glob("D-*")),
+        "models": sorted(path.name for path in home.models.glob("M-*")),
+    }
 
 
 def _hash_files(name: str, value: Any, cwd: Path) -> dict[str, str]:

@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+from tqdm.auto import tqdm
 
-from histo_nb.errors import CatalogError, NotebookError, RunError
+from histo_nb.balancing.dataset import stores_of
+from histo_nb.errors import CatalogError, NotebookError, RunError, StorageError
 from histo_nb.files import hash_file, staging
 from histo_nb.home import Home, open_home
 from histo_nb.masking.tissue import MaskSpec
@@ -24,9 +26,12 @@ from histo_nb.model.registry import production_entry, promote
 from histo_nb.running.cohort.record import run_cohort
 from histo_nb.running.cohort.spec import CohortSpec
 from histo_nb.running.notebook import find_notebook, run_notebook
-from histo_nb.running.notebook_facts import find_software
+from histo_nb.running.notebook_facts import find_software, find_starts
 from histo_nb.schema import META, RESULTS, RUNS, SLIDES, WORK
+from histo_nb.tables import LABELLED_TILES, read_table
+from histo_nb.tiling.table import tile_table_path
 
+TILE_TABLE = "tiles/tiles.parquet"
 STARTS = ("masks", "tiles", "datasets", "models")  # what a run may start from, beside slides
 LINKED = (".npy", ".safetensors")  # large, and never changed once they have their names
 UNDER_WAY = (".part.npy", ".done", ".lock")  # of what is being written just now; so is .name
@@ -58,8 +63,18 @@ def reproduce(home: Home, run_id: str) -> Repetition:
     folder = find_run(home, run_id)
     facts = _read_facts(folder)
     changed = [*find_changes(home, facts)]
-    with staging(home.staging) as working, _fresh_home(home, working, facts) as fresh:
-        made = _repeat(fresh, folder, facts)
+    with staging(home.staging) as working:
+        try:
+            with _fresh_home(home, working, facts) as fresh:
+                made = _repeat(fresh, folder, facts)
+        except shutil.Error as error:
+            raise StorageError(
+                f"what run {run_id} started from cannot be copied: something in {home.root} was "
+                "written or deleted meanwhile; try again when nothing else works there"
+            ) from error
+        except RunError as error:
+            said = error.__cause__ or error
+            raise RunError(f"run {run_id} does not run to its end any more: {said}") from error
     outputs = [
         {"output": name, "was": was, "is": made.get(name), "same": made.get(name) == was}
         for name, was in facts["outputs"].items()
@@ -80,10 +95,9 @@ def find_run(home: Home, run_id: str) -> Path:
     CatalogError
         There is none of that name.
     """
+    query = sa.select(RUNS.c.run_path).where(RUNS.c.run_id == run_id.removesuffix(".failed"))
     with home.catalog.reading() as connection:
-        path = connection.execute(
-            sa.select(RUNS.c.run_path).where(RUNS.c.run_id == run_id)
-        ).scalar()
+        path = connection.execute(query).scalar()
     if path is None or not (Path(path) / "run.json").is_file():
         raise CatalogError(f"no run {run_id} in {home.runs}; its folders are named as the runs are")
     return Path(path)
@@ -111,33 +125,75 @@ def find_changes(home: Home, facts: Mapping[str, Any]) -> Iterator[str]:
     for name, was in facts["packages"].items():
         if (is_ := now["packages"].get(name)) != was:
             yield f"{name}: {was}, now {is_}"
-    slides = facts["inputs"]["slides"]
-    for row in home.catalog.slides(slides).to_dict("records") if slides else []:
-        if row["sha256"] != slides[row["slide_id"]]:
-            yield f"slide {row['slide_id']}: other bytes"
+    for slide_id in _find_changed_slides(home, facts):
+        yield f"slide {slide_id}: other bytes"
+    tiles = facts["inputs"].get("home", {}).get("tiles")
+    known = {tiles, facts["outputs"].get(TILE_TABLE)}
+    if tiles and find_starts(home)["tiles"] not in known:
+        yield f"{TILE_TABLE}: other tiles or labels; they are taken as they are"
     if "notebook_sha256" in facts and _find_same_notebook(facts) is None:
         yield f"{facts['notebook']}: the notebook was changed since; the copy of the run is used"
+
+
+def _find_changed_slides(home: Home, facts: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the slides whose files are not those that were filed, or not those of the run.
+
+    A run that names no slide, but made a data set, has used those of the table of tiles.
+    """
+    then = dict(facts["inputs"]["slides"])
+    table = tile_table_path(home)
+    if not then and _makes_datasets(facts) and table.is_file():
+        known = read_table(table, LABELLED_TILES).slide_id.unique()
+        then = {name: None for name in known if home.catalog.has_slide(name)}
+    if not then:
+        return
+    rows, bad = home.catalog.slides(then), set()
+    for slide_id, sha256 in zip(rows.slide_id, rows.sha256, strict=True):
+        if then[slide_id] not in (None, sha256):
+            bad.add(slide_id)
+    files = home.catalog.slide_files(then).to_dict("records")
+    for file in tqdm(files, desc="slides", unit="file", disable=not files):
+        path = home.slides / file["name"]
+        if not path.is_file() or hash_file(path) != file["sha256"]:
+            bad.add(file["slide_id"])
+    yield from sorted(bad)
+
+
+def _makes_datasets(facts: Mapping[str, Any]) -> bool:
+    return any(name.startswith("datasets/") for name in facts["outputs"])
 
 
 @contextmanager
 def _fresh_home(home: Home, working: Path, facts: Mapping[str, Any]) -> Iterator[Home]:
     """Yield a home in which a run can be repeated as if it had never been."""
     fresh = open_home(working / "home", own_catalog=True)
-    made = {home.root / name for name in facts["outputs"]}
+    made = {home.root / name for name in facts["outputs"]} | _find_later(home, facts)
+    if _makes_datasets(facts):
+        made.add(stores_of(home.datasets))  # decoded once more
     for name in STARTS:
         shutil.copytree(
             home.root / name,
             fresh.root / name,
             dirs_exist_ok=True,
+            ignore_dangling_symlinks=True,
             copy_function=_carry,
             ignore=lambda folder, names: {n for n in names if _is_left_out(Path(folder) / n, made)},
         )
-    _copy_catalog(home, fresh, without={Path(name).stem for name in facts["outputs"]
-                                        if name.startswith("slides/")})  # fmt: skip
+    _copy_catalog(home, fresh, facts)
     model = facts["inputs"].get("model")
     if model and (production_entry(fresh) or {}).get("model_id") != model["model_id"]:
         promote(fresh, model["model_id"], reason="a run is repeated", despite_gate=True)
     yield fresh
+
+
+def _find_later(home: Home, facts: Mapping[str, Any]) -> set[Path]:
+    """Return the data sets and models that were not there when a run began: it takes the newest."""
+    later = set()
+    for kind, there in facts["inputs"].get("home", {}).items():
+        if kind in ("datasets", "models"):
+            folders = {path for path in (home.root / kind).glob("[DM]-*") if path.is_dir()}
+            later |= {path for path in folders if path.name not in there}
+    return later
 
 
 def _is_left_out(path: Path, made: set[Path]) -> bool:
@@ -155,15 +211,21 @@ def _carry(source: str, target: str) -> None:
     shutil.copy2(source, target)
 
 
-def _copy_catalog(home: Home, fresh: Home, *, without: set[str]) -> None:
-    """Copy what is known of slides, and what people said; not what runs made."""
+def _copy_catalog(home: Home, fresh: Home, facts: Mapping[str, Any]) -> None:
+    """Copy what is known of slides, and what people said; not what runs made.
+
+    Slides that the run made are left out, and those that came later if it says which it used.
+    """
     kept = [table for table in META.sorted_tables if table not in MADE_ANEW]
+    made = {Path(name).stem for name in facts["outputs"] if name.startswith("slides/")}
+    used = list(facts["inputs"]["slides"])
     with home.catalog.snapshot() as source, fresh.catalog.writing("") as target:
         for table in kept:
             target.execute(table.delete())
             query = sa.select(table)
             if "slide_id" in table.c and (table is SLIDES or table.c.slide_id.foreign_keys):
-                query = query.where(table.c.slide_id.not_in(without))
+                among = home.catalog.among(table.c.slide_id, used or made)
+                query = query.where(among if used else sa.not_(among))
             for rows in source.execute(query).mappings().partitions(1000):
                 target.execute(table.insert(), [dict(row) for row in rows])
 

@@ -21,6 +21,7 @@ from histo_nb.tiling.pictures import find_sorted_tiles, read_sorted_tiles
 
 CLASSES_FILE = "classes.json"  # beside masks: {"0": "", "1": "normal"}
 AnnotationOrigin = Literal["scan", "slide"]  # a file's 0, 0: corner of the scanned area, or of all
+SORTED = "sorted tiles"  # label_source of tiles that lie in folders of classes
 MIN_LABEL_FRACTION = 0.75  # of a tile's tissue; what else is in it is then a quarter at the most
 
 
@@ -139,7 +140,7 @@ def label_slides(
     if annotations and find_sorted_tiles(annotations):
         labels = read_sorted_tiles(tiles, annotations)
         _check_classes({label for label in labels if label}, classes, where=str(annotations))
-        return make_labels(tiles, labels=labels, source=annotations.name)
+        return make_labels(tiles, labels=labels, source=SORTED)  # a folder may bear any name
     rows_of = home.catalog.slides(list(tiles.slide_id.unique())).to_dict("records")
     slides = {row["slide_id"]: row for row in rows_of}
     _check_names(annotations, set(slides))

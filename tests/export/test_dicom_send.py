@@ -114,7 +114,7 @@ def test_storescp_that_goes_away_leaves_failures(objects, tmp_path):
         sent, failures = send_dicom(objects, peer=peer)
     assert len(sent) + len(failures) == 4 and len(failures) >= 3
     assert failures.error.str.contains("send it again").all()
-    assert set(failures.slide_id) <= {f"objects/{path.name}" for path in objects}
+    assert set(failures.file) <= {f"objects/{path.name}" for path in objects}
 
 
 # --------------------------------------------------------------------------- peers of our own
@@ -151,7 +151,7 @@ def test_answer_of_the_archive_is_told_of_each_object(objects, status, words):
     with archive(lambda event: status if event.dataset.Modality == "SEG" else 0x0000) as port:
         sent, failures = send(objects, port)
     assert sent == objects[2:]
-    assert list(failures.slide_id) == ["objects/heatmap.dcm", "objects/regions.dcm"]
+    assert list(failures.file) == ["objects/heatmap.dcm", "objects/regions.dcm"]
     assert failures.error.str.contains(words).all()
     assert failures.error.str.contains(f"0x{status:04X}").all()
 

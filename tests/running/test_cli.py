@@ -73,7 +73,7 @@ REFUSED = {
     "train": ("DatasetError", ""),
     "gate": ("BundleError", ""),
     "analyse": ("BundleError", ""),
-    "export S-1 out.geojson": ("CatalogError", "histo-nb analyse S-1"),
+    "export S-1 out.geojson": ("CatalogError", "histo-nb slides"),
     "run 99_nothing": ("NotebookError", "03_tiling"),
     "scan --severity normal": ("SpecError", "two classes"),
     "scan --patients-per-class 0": ("SpecError", "patients_per_class=0"),
@@ -300,3 +300,31 @@ def test_an_interrupted_run_leaves_nothing(home, notebook, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         run_notebook(notebook, home)
     assert not list(home.runs.iterdir())
+
+
+@pytest.mark.parametrize("arguments", [
+    ("export", "S-1", "thesis.docx"),
+    ("export-labels", "S-1", "scan.svs"),
+    ("export-model", "M-1", "card.doc"),
+    ("export-model", "M-1", "folder"),
+])  # fmt: skip
+def test_an_export_takes_no_file_of_another_kind_for_its_own(home, tmp_path, arguments):
+    *named, name = arguments
+    path = tmp_path / name
+    path.write_text("mine")
+    result = CliRunner().invoke(main, [*named, str(path), "--home", str(home.root), "--json"])
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["kind"] == "SpecError"
+    assert path.read_text() == "mine"
+
+
+def test_an_export_asks_for_what_it_needs(home, tmp_path):
+    for arguments in (
+        ["export", str(tmp_path / "x.geojson")],
+        ["export", "S-1", "S-2", str(tmp_path / "x.geojson")],
+        ["export", "S-1", str(tmp_path / "x"), "--source", str(tmp_path)],
+        ["send", str(tmp_path), "--to", "ARCHIVE"],
+    ):
+        result = CliRunner().invoke(main, [*arguments, "--home", str(home.root), "--json"])
+        assert result.exit_code == 2, arguments
+        assert json.loads(result.stdout)["kind"] == "UsageError"

@@ -10,6 +10,7 @@ import nbformat
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from distributed import LocalCluster
 from rocrate.rocrate import ROCrate
 
 from histo_nb.errors import CatalogError, RunError
@@ -24,7 +25,8 @@ from histo_nb.running.cohort.spec import CohortSpec
 from histo_nb.running.notebook import Run, run_notebook
 from histo_nb.running.outputs import hash_output
 from histo_nb.running.reproduce import _fresh_home, reproduce
-from histo_nb.tables import TILES, read_table, write_table
+from histo_nb.schema import SLIDE_FILES
+from histo_nb.tables import LABELLED_TILES, TILES, read_table, write_table
 
 ANALYSE = """from histo_nb.home import open_home
 from histo_nb.inference.pipeline import analyse_slides
@@ -102,6 +104,7 @@ def test_a_crate_tells_what_was_made_from_what(ward, tmp_path):
     assert made["run.json"]["sha256"] == hash_file(run.folder / "run.json")
     assert facts["code"]["source_sha256"] in action["instrument"]["description"]
     assert action["actionStatus"].endswith("CompletedActionStatus")
+    assert used["annotations"]["value"].startswith("given, SHA-256")
     assert PATIENT not in (run.folder / CRATE).read_text()
     assert ".svs" not in (run.folder / CRATE).read_text()
 
@@ -202,6 +205,74 @@ def test_nothing_of_the_home_is_written_through(ward, tmp_path):
         assert not (fresh.datasets / "pixels" / "P-1.part.npy").exists()
         linked = [p for p in fresh.root.rglob("*") if p.is_file() and p.stat().st_nlink > 1]
         assert {p.suffix for p in linked} == {".npy", ".safetensors"}
+
+
+def test_slides_that_came_later_are_not_taken(ward, tmp_path):
+    run = run_analysis(ward, tmp_path)  # of all slides
+    third = shutil.copy(analysed.slides()[2], ward.slides / "S2.svs")
+    analysed.add_slide(ward, Path(third), "S2")
+    done = reproduce(ward, run.run_id)
+    assert (done.n_same, len(done.outputs)) == (2, 2)
+
+
+def test_a_slide_whose_bytes_changed_is_named(ward, tmp_path):
+    run = run_analysis(ward, tmp_path)
+    with ward.catalog.writing("") as connection:
+        connection.execute(SLIDE_FILES.insert(), [
+            {"slide_id": name, "name": f"{name}.svs", "n_bytes": 1,
+             "sha256": hash_file(ward.slides / f"{name}.svs")} for name in NAMES
+        ])  # fmt: skip
+    assert not any("other bytes" in said for said in reproduce(ward, run.run_id).changed)
+    shutil.copy(analysed.slides()[2], ward.slides / "S1.svs")
+    done = reproduce(ward, run.run_id)
+    assert "slide S1: other bytes" in done.changed
+    assert done.n_same == 1
+
+
+def test_pixels_of_a_data_set_are_decoded_again(ward, tmp_path):
+    analysed.add_slide(ward, Path(shutil.copy(analysed.slides()[2], ward.slides / "S2.svs")), "S2")
+    tiles = analysed.label_tiles(ward, [*NAMES, "S2"]).groupby("slide_id").head(12)
+    write_table(tiles, ward.tiles / "tiles.parquet", LABELLED_TILES)
+    code = """from histo_nb.balancing.dataset import StoreSpec, make_dataset
+from histo_nb.home import open_home
+from histo_nb.tiling.table import read_tiles
+home = open_home()
+make_dataset(read_tiles(home), home, store=StoreSpec(search_duplicates=False))"""
+    run = run_analysis(ward, tmp_path, code=code)
+    assert reproduce(ward, run.run_id).n_same == 1
+    shutil.copy(ward.slides / "S0.svs", ward.slides / "S1.svs")  # other pixels in the same places
+    (row,) = reproduce(ward, run.run_id).outputs
+    assert not row["same"]
+
+
+def test_a_table_of_tiles_that_changed_is_named(ward, tmp_path, make_tiles):
+    table = write_table(make_tiles(("S", "P", 3)), ward.tiles / "tiles.parquet", LABELLED_TILES)
+    run = run_analysis(ward, tmp_path)
+    write_table(make_tiles(("S", "P", 4)), table, LABELLED_TILES)
+    assert any("other tiles or labels" in said for said in reproduce(ward, run.run_id).changed)
+
+
+def test_a_run_that_does_not_run_any_more_says_why(ward, tmp_path):
+    run = run_analysis(ward, tmp_path)
+    for path in ward.slides.glob("*.svs"):
+        path.unlink()
+    notebook = run.folder / "answers.ipynb"
+    notebook.write_text(notebook.read_text().replace("folders, failures =", "1 / 0, "))
+    with pytest.raises(RunError, match="does not run to its end any more") as refused:
+        reproduce(ward, run.run_id)
+    assert "staging" not in str(refused.value)
+
+
+def test_workers_of_a_scheduler_are_noted_too(ward, tmp_path, monkeypatch):
+    code = """from histo_nb.home import open_home
+from histo_nb.running.cohort.record import run_cohort
+run_cohort(open_home(), slide_ids)"""
+    with LocalCluster(n_workers=1, threads_per_worker=1, host="127.0.0.1",
+                      dashboard_address=None) as cluster:  # fmt: skip
+        monkeypatch.setenv("HISTO_SCHEDULER", cluster.scheduler_address)
+        run = run_analysis(ward, tmp_path, code=code)
+    outputs = json.loads((run.folder / "run.json").read_text())["outputs"]
+    assert {name.split("/")[1] for name in outputs if name.startswith("results/")} == set(NAMES)
 
 
 # -- what is compared -----------------------------------------------------------------------------

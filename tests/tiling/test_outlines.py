@@ -155,7 +155,7 @@ def test_tiles_sorted_by_hand_are_labelled_by_their_folder(home, tiled, tmp_path
     assert rows.label.notna().sum() == 3
     moved = {f"{slide_id}_{r.x}_{r.y}_{r.size_l0}.png" for r in rows.itertuples() if r.label}
     assert moved == {path.name for path in images[:3]}
-    assert set(rows.label_source.dropna()) == {"images"}
+    assert set(rows.label_source.dropna()) == {"sorted tiles"}
     again, _ = write_tiles(rows, tmp_path / "again")
     assert {p.name for p in (again / "adenoma").iterdir()} == moved
 

@@ -106,6 +106,7 @@ def open_job(home: Home, slide_id: str, *, source: Path | None) -> Job:
     result = read_result(folder)
     if result.predictions.empty:
         raise TableError(f"the result of {slide_id} has no tiles; analyse the slide again")
+    _check_classes(result.classes)
     filed = home.catalog.results([slide_id]).iloc[0]
     return Job(
         result=result,
@@ -114,6 +115,15 @@ def open_job(home: Home, slide_id: str, *, source: Path | None) -> Job:
         content_sha256=hash_result(folder),
         signature=find_signature(home.catalog.reviews([slide_id])),
     )
+
+
+def _check_classes(classes: list[str]) -> None:
+    said = [say(label) for label in classes]
+    if any(not text.isprintable() for text in said) or len(set(said)) < len(said):
+        raise TableError(
+            f"classes {classes} cannot be told apart in DICOM, which holds {MAX_MEANING} printable "
+            "letters of each; train with shorter names"
+        )
 
 
 def concept(name: str) -> CodedConcept:

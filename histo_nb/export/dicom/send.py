@@ -21,7 +21,6 @@ from pynetdicom.sop_class import Verification
 from tqdm.auto import tqdm
 
 from histo_nb.errors import HistoError, SpecError
-from histo_nb.failures import FAILURE_COLUMNS
 
 MAX_TITLE = 16  # characters of an application entity's name (PS3.5, AE)
 STORED = 0x0000
@@ -70,8 +69,7 @@ def send_dicom(paths: Sequence[Path], *, peer: Peer) -> tuple[list[Path], pd.Dat
 
     Returns
     -------
-    The files' paths, and `slide_id` (folder and name of a file: the results of one slide have a
-    folder of their own), `step`, `error`.
+    The files' paths, and `file` (its folder and name), `step`, `error`.
 
     Raises
     ------
@@ -88,10 +86,10 @@ def send_dicom(paths: Sequence[Path], *, peer: Peer) -> tuple[list[Path], pd.Dat
             error = _store(association, path)
             if error:
                 name = f"{path.parent.name}/{path.name}"
-                failures.append({"slide_id": name, "step": "send", "error": error})
+                failures.append({"file": name, "step": "send", "error": error})
             else:
                 sent.append(path)
-    return sent, pd.DataFrame(failures, columns=FAILURE_COLUMNS)
+    return sent, pd.DataFrame(failures, columns=["file", "step", "error"])
 
 
 def _find_contexts(paths: Sequence[Path]) -> list[PresentationContext]:

@@ -15,7 +15,7 @@ from histo_nb.catalog import stamp
 from histo_nb.errors import HistoError
 from histo_nb.export.cohort_page import write_cohort_page
 from histo_nb.export.crate import write_crate
-from histo_nb.files import hash_content, write_json, writing_folder
+from histo_nb.files import hash_content, note_written, write_json, writing_folder
 from histo_nb.home import Home
 from histo_nb.inference.provenance import code_facts, environment_facts
 from histo_nb.inference.result import result_folder
@@ -104,6 +104,7 @@ def run_cohort(
             _write(home, slides, facts)
         raise error
     folder = _write(home, slides, facts)
+    _note_results(home, facts)
     return CohortRun(
         cohort_id=facts["cohort_id"], folder=folder, slides=slides, refused=refused, facts=facts
     )
@@ -159,6 +160,12 @@ def _outputs(cohort: Cohort, slides: pd.DataFrame) -> dict[str, str]:
         for name, row in filed.items()
         if row
     }
+
+
+def _note_results(home: Home, facts: dict[str, Any]) -> None:
+    """Note the results for the notebook that runs us: workers elsewhere do not know of it."""
+    for name in facts["outputs"]:
+        note_written(home.root / name)
 
 
 def _write(home: Home, slides: pd.DataFrame, facts: dict[str, Any]) -> Path:

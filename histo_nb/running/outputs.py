@@ -1,7 +1,7 @@
 """What a run left in the home, each with the hash of what must be the same when it runs again.
 
-Times, and how fast something was, are no part of it. What a person decided (a gate's verdict, which
-model serves) or a machine measured (runtimes) is no output.
+Times, how fast something was, and which code made it, are no part of it. What a person decided (a
+gate's verdict, which model serves) or a machine measured (runtimes) is no output.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from histo_nb.files import hash_content, hash_file
 from histo_nb.home import Home
-from histo_nb.inference.result import hash_result
+from histo_nb.inference.result import PROVENANCE, TIMING
 from histo_nb.model.seal import CARD, name_model, read_object
 
 TIMES = {"labelled_at"}  # columns that say when something was done
@@ -62,10 +62,17 @@ def _is_output(kind: str, root: Path) -> bool:
 
 
 def _hasher(path: Path) -> Callable[[Path], str]:
-    kinds = {"result.json": hash_result, CARD: _hash_model, "certificate.json": _hash_dataset}
+    kinds = {"result.json": _hash_result, CARD: _hash_model, "certificate.json": _hash_dataset}
     if path.is_dir():
         return next((hash_ for name, hash_ in kinds.items() if (path / name).is_file()), _hash_tree)
     return _hash_table if path.suffix == ".parquet" else hash_file
+
+
+def _hash_result(folder: Path) -> str:
+    """Return the hash of an answer: what it was made from is told beside it, and may be newer."""
+    left_out = {TIMING, PROVENANCE}
+    paths = [path for path in folder.iterdir() if path.name not in left_out]
+    return hash_content({path.name: hash_file(path) for path in paths})
 
 
 def _hash_model(folder: Path) -> str:

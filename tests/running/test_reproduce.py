@@ -17,7 +17,7 @@ from histo_nb.errors import CatalogError, RunError
 from histo_nb.export.crate import CRATE
 from histo_nb.files import hash_file, write_json
 from histo_nb.home import Home
-from histo_nb.inference.result import find_result, hash_result
+from histo_nb.inference.result import PROVENANCE, find_result
 from histo_nb.model.registry import production_entry
 from histo_nb.running.cli import main
 from histo_nb.running.cohort.record import run_cohort
@@ -73,7 +73,7 @@ def test_a_run_notes_what_it_made(ward, tmp_path):
     facts = json.loads((run.folder / "run.json").read_text())
     folders = {name: find_result(ward, name) for name in NAMES}
     assert facts["outputs"] == {
-        folder.relative_to(ward.root).as_posix(): hash_result(folder) for folder in folders.values()
+        folder.relative_to(ward.root).as_posix(): hash_output(folder) for folder in folders.values()
     }
     assert not (run.folder / "written").exists()
 
@@ -295,4 +295,15 @@ def test_a_models_hash_is_that_of_its_content(ward):
     write_json(folder / "card.json", card | {"created_at": "2030"})
     assert hash_output(folder) == was
     write_json(folder / "card.json", card | {"normal_class": "x"})
+    assert hash_output(folder) != was
+
+
+def test_an_answers_hash_is_not_that_of_the_code(ward, tmp_path):
+    run_analysis(ward, tmp_path)
+    folder = find_result(ward, "S0")
+    was = hash_output(folder)
+    write_json(folder / PROVENANCE, {"code": "of another commit"})
+    assert hash_output(folder) == was
+    facts = json.loads((folder / "result.json").read_text())
+    write_json(folder / "result.json", facts | {"slide_class": "other"})
     assert hash_output(folder) != was

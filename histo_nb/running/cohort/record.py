@@ -23,6 +23,7 @@ from histo_nb.model.seal import is_passed, read_gate
 from histo_nb.running.cohort.inputs import find_cohort
 from histo_nb.running.cohort.runner import Cohort
 from histo_nb.running.cohort.spec import CohortSpec
+from histo_nb.running.outputs import hash_output
 
 
 class UnfinishedError(HistoError):
@@ -153,12 +154,12 @@ def _inputs(cohort: Cohort, slides: pd.DataFrame) -> dict[str, Any]:
 def _outputs(cohort: Cohort, slides: pd.DataFrame) -> dict[str, str]:
     """Return the hashes of the results by their names in the home."""
     home, model_id = cohort.home, cohort.card.model_id
-    done = slides.slide_id[slides.state == "done"]
-    filed = {name: home.catalog.result(name, model_id) for name in sorted(done)}
+    done = sorted(slides.slide_id[slides.state == "done"])
+    folders = [result_folder(home, name, model_id) for name in done]
     return {
-        result_folder(home, name, model_id).relative_to(home.root).as_posix(): row["content_sha256"]
-        for name, row in filed.items()
-        if row
+        folder.relative_to(home.root).as_posix(): hash_output(folder)
+        for folder in folders
+        if folder.is_dir()  # nobody has deleted it meanwhile
     }
 
 

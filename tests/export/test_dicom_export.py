@@ -506,3 +506,15 @@ def test_export_loads_no_torch():
 
 def test_grid_says_how_it_lies():
     assert str(Grid(x=5, y=7, step=48, fine=3)) == "3 px = 48 px of level 0 from 5, 7"
+
+
+@pytest.mark.parametrize("classes", [
+    ["a" * 64 + "1", "a" * 64 + "2", "normal"],
+    ["ad\x00enoma", "carcinoma", "normal"],
+])  # fmt: skip
+def test_classes_that_dicom_cannot_tell_apart_are_refused(home, tmp_path, classes):
+    slide_id = add_dicom_slide(home)
+    put_result(home, slide_id, GRIDS["one row"], classes=classes)
+    with pytest.raises(TableError, match="cannot be told apart"):
+        write_dicom_results(home, slide_id, tmp_path / "objects")
+    assert not (tmp_path / "objects").exists()

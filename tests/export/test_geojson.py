@@ -250,6 +250,9 @@ SPOILT = {
     "two tissues": lambda c: c["features"].append(c["features"][0]),
     "nothing": lambda c: c.update(features=None),
     "a number": lambda c: c["features"].insert(3, 7),
+    "no side": lambda c: tile(c)["geometry"].update(coordinates=[[[8, 8]] * 5]),
+    "much tissue": lambda c: tile(c)["properties"]["measurements"].update(tissue=9.5),
+    "another class": lambda c: tile(c)["properties"]["classification"].update(name="unheard of"),
     "no word": lambda c: c["features"][3]["properties"].pop("description"),
 }
 
@@ -263,6 +266,15 @@ def test_a_spoilt_file_is_refused_by_name(home, slide_id, tmp_path, what):
     path.write_text(json.dumps(content))
     with pytest.raises(TableError, match=r"a\.geojson"):
         read_result_geojson(path)
+
+
+def test_a_measurement_moves_no_tile(home, slide_id, tmp_path):
+    found = collect_findings(home, slide_id, tiles=True)
+    path = write_result_geojson(found, tmp_path / "a.geojson")
+    content = json.loads(path.read_text())
+    tile(content)["properties"]["measurements"]["x"] = 7777
+    path.write_text(json.dumps(content))
+    assert read_result_geojson(path).tiles.x.tolist() == found.tiles.x.tolist()
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[" * 100_000, b"null", b'{"features": {}}'])

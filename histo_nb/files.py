@@ -10,7 +10,7 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -339,6 +339,14 @@ def hash_content(content: Any) -> str:
     """
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def hash_folder(folder: Path, *, without: Collection[str] = ()) -> str:
+    """Return the SHA-256 of the names and bytes of a folder's files, but for some at its top."""
+    there = [path for path in folder.iterdir() if path.name not in without]  # it must be there
+    inside = [path for top in there if top.is_dir() for path in top.rglob("*") if path.is_file()]
+    paths = [*(path for path in there if not path.is_dir()), *inside]
+    return hash_content({path.relative_to(folder).as_posix(): hash_file(path) for path in paths})
 
 
 def check_free_space(folder: Path, needed: int) -> None:

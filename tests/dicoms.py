@@ -1,6 +1,6 @@
 """DICOM series of whole-slide images made by hand, so that each property can be spoiled alone."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
@@ -27,6 +27,19 @@ SYNTAXES = {
 POWER = 20
 NAME = "MUSTERMANN^ERIKA"  # made up
 BARCODE = "H26-004711-A2"
+FAMILY, UMLAUT = NAME.split("^", maxsplit=1)[0], "Müllermann"
+TEXTS = {"LO", "SH", "PN", "ST", "LT", "UT", "UC", "AE", "UR"}
+
+
+def plant(dataset: Dataset, *, also: Callable[[Dataset], None] = lambda _: None) -> None:
+    """Write the name into every text there is, at any depth; then `also` to each depth."""
+    for element in dataset:
+        if element.VR == "SQ":
+            for each in element.value:
+                plant(each, also=also)
+        elif element.VR in TEXTS:
+            element.value = FAMILY[:16] if element.VR in ("SH", "AE") else f"{NAME} {BARCODE}"
+    also(dataset)
 
 
 def item(**values: object) -> Dataset:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from histo_nb.annotations import Annotation, read_geojson, write_geojson
 from histo_nb.errors import CatalogError, TableError
-from histo_nb.files import hash_content, hash_file, write_json, writing_folder
+from histo_nb.files import hash_folder, write_json, writing_folder
 from histo_nb.home import Home
 from histo_nb.spreadsheet import write_csv
 from histo_nb.tables import PREDICTIONS, read_table, write_table
@@ -94,8 +94,7 @@ def write_result(result: SlideResult, home: Home, *, failures: pd.DataFrame) -> 
 
 def hash_result(folder: Path) -> str:
     """Return the SHA-256 of a result: of the names and bytes of its files, but for the timing."""
-    paths = [path for path in folder.iterdir() if path.name != TIMING]
-    return hash_content({path.name: hash_file(path) for path in paths})
+    return hash_folder(folder, without={TIMING})
 
 
 def read_result(folder: Path | str) -> SlideResult:

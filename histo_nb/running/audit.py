@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from histo_nb.errors import BundleError, CatalogError, SpecError
 from histo_nb.history import START, hash_facts, name_rows, seal_event
 from histo_nb.home import Home
-from histo_nb.running.report import command
+from histo_nb.running.report import SLIDES, command
 from histo_nb.schema import EVENTS, HAND_LABELS, RESULTS, REVIEWS
 
 TOLD = (RESULTS, REVIEWS, HAND_LABELS)  # whose rows events tell of
@@ -189,7 +189,7 @@ def _weights(home: Home, model_id: str) -> str | None:
         return None
 
 
-@click.argument("slide_ids", nargs=-1, metavar="[SLIDE]...")
+@SLIDES
 @click.option("--since", default="", metavar="HEAD",
               help="A head kept elsewhere; it must still be a part of the history.")  # fmt: skip
 def audit(home: Home, slide_ids: tuple[str, ...], since: str) -> dict[str, Any]:

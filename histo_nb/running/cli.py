@@ -23,9 +23,7 @@ from histo_nb.running.many import add_many
 from histo_nb.running.models import add_models
 from histo_nb.running.operating import add_operating, serve_pages
 from histo_nb.running.reading import add_reading
-from histo_nb.running.report import CommandLine, command
-
-SLIDES = click.argument("slide_ids", nargs=-1, metavar="[SLIDE]...")
+from histo_nb.running.report import SLIDES, CommandLine, command
 
 
 @click.group(

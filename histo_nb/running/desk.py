@@ -13,7 +13,7 @@ import pandas as pd
 
 from histo_nb.errors import CatalogError, MppError
 from histo_nb.home import Home
-from histo_nb.running.report import command
+from histo_nb.running.report import SLIDES, command
 
 FILES = click.Path(path_type=Path)
 PATIENT = click.option("--patient", "patient_id", default=None,
@@ -115,7 +115,7 @@ def deidentify(home: Home, slide_id: str, path: Path) -> dict[str, Any]:
     return {"path": write_copy(slide_id, home, path)}
 
 
-@click.argument("slide_ids", nargs=-1, metavar="[SLIDE]...")
+@SLIDES
 @click.option("--older-than", "older_than_days", default=0.0, show_default=True,
               help="Days: what was verified since then is left out.")  # fmt: skip
 def verify(home: Home, slide_ids: tuple[str, ...], older_than_days: float) -> dict[str, Any]:

@@ -8,10 +8,9 @@ import click
 
 from histo_nb.errors import SpecError
 from histo_nb.home import Home
-from histo_nb.running.report import command
+from histo_nb.running.report import SLIDES, command
 
 PATH = click.Path(path_type=Path)
-SLIDES = click.argument("slide_ids", nargs=-1, metavar="[SLIDE]...")
 
 
 @SLIDES

@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from histo_nb.files import hash_content, hash_file
+from histo_nb.files import hash_content, hash_file, hash_folder
 from histo_nb.home import Home
 from histo_nb.inference.result import PROVENANCE, TIMING
 from histo_nb.model.seal import CARD, name_model, read_object
@@ -23,10 +23,7 @@ def find_outputs(home: Home, written: Iterable[Path]) -> dict[str, str]:
     """Return the outputs among what was written: their hashes by their names in the home."""
     roots = {root for path in written if (root := _find_root(home, path)) and root.exists()}
     known = _slide_hashes(home) if any(root.parent == home.slides for root in roots) else {}
-    return {
-        root.relative_to(home.root).as_posix(): known.get(root) or hash_output(root)
-        for root in sorted(roots)
-    }
+    return {name_output(home, root): known.get(root) or hash_output(root) for root in sorted(roots)}
 
 
 def _slide_hashes(home: Home) -> dict[Path | None, str]:
@@ -34,6 +31,11 @@ def _slide_hashes(home: Home) -> dict[Path | None, str]:
     rows = home.catalog.slides_since("")
     roots = [_find_root(home, Path(path)) for path in rows.slide_path]
     return dict(zip(roots, rows.sha256, strict=True))
+
+
+def name_output(home: Home, path: Path) -> str:
+    """Return the name of an output: where it lies in the home."""
+    return path.relative_to(home.root).as_posix()
 
 
 def hash_output(path: Path) -> str:
@@ -64,15 +66,15 @@ def _is_output(kind: str, root: Path) -> bool:
 def _hasher(path: Path) -> Callable[[Path], str]:
     kinds = {"result.json": _hash_result, CARD: _hash_model, "certificate.json": _hash_dataset}
     if path.is_dir():
-        return next((hash_ for name, hash_ in kinds.items() if (path / name).is_file()), _hash_tree)
+        return next(
+            (hash_ for name, hash_ in kinds.items() if (path / name).is_file()), hash_folder
+        )
     return _hash_table if path.suffix == ".parquet" else hash_file
 
 
 def _hash_result(folder: Path) -> str:
     """Return the hash of an answer: what it was made from is told beside it, and may be newer."""
-    left_out = {TIMING, PROVENANCE}
-    paths = [path for path in folder.iterdir() if path.name not in left_out]
-    return hash_content({path.name: hash_file(path) for path in paths})
+    return hash_folder(folder, without={TIMING, PROVENANCE})
 
 
 def _hash_model(folder: Path) -> str:
@@ -84,11 +86,6 @@ def _hash_dataset(folder: Path) -> str:
     names = ("certificate.json", "statistics.json")  # others are measured on it later
     rows = _hash_table(folder / "tiles.parquet")
     return hash_content([rows, *(hash_file(folder / name) for name in names)])
-
-
-def _hash_tree(folder: Path) -> str:
-    paths = [path for path in folder.rglob("*") if path.is_file()]
-    return hash_content({path.relative_to(folder).as_posix(): hash_file(path) for path in paths})
 
 
 def _hash_table(path: Path) -> str:

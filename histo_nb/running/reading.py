@@ -7,13 +7,13 @@ from typing import Any
 import click
 
 from histo_nb.home import Home
-from histo_nb.running.report import command
+from histo_nb.running.report import SLIDES, command
 
 PATH = click.Path(path_type=Path)
 SHOWN = ("slide_id", "kind", "subject", "verdict", "label", "note", "reviewer", "reviewed_at")
 
 
-@click.argument("slide_ids", nargs=-1, metavar="[SLIDE]...")
+@SLIDES
 @click.option("--export", "folder", type=PATH, default=None,
               help="Write judged regions and drawn places there, a GeoJSON a slide.")  # fmt: skip
 def reviews(home: Home, slide_ids: tuple[str, ...], folder: Path | None) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from histo_nb.errors import HistoError
 from histo_nb.home import open_home
 
 Command = Callable[..., dict[str, Any]]
+SLIDES = click.argument("slide_ids", nargs=-1, metavar="[SLIDE]...")
 
 
 class CommandLine(click.Group):

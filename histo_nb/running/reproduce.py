@@ -27,11 +27,12 @@ from histo_nb.running.cohort.record import run_cohort
 from histo_nb.running.cohort.spec import CohortSpec
 from histo_nb.running.notebook import find_notebook, run_notebook
 from histo_nb.running.notebook_facts import find_software, find_starts
+from histo_nb.running.outputs import name_output
+from histo_nb.scanning.verify import find_damage
 from histo_nb.schema import META, RESULTS, RUNS, SLIDES, WORK
 from histo_nb.tables import LABELLED_TILES, read_table
 from histo_nb.tiling.table import tile_table_path
 
-TILE_TABLE = "tiles/tiles.parquet"
 STARTS = ("masks", "tiles", "datasets", "models")  # what a run may start from, beside slides
 LINKED = (".npy", ".safetensors")  # large, and never changed once they have their names
 UNDER_WAY = (".part.npy", ".done", ".lock")  # of what is being written just now; so is .name
@@ -127,10 +128,12 @@ def find_changes(home: Home, facts: Mapping[str, Any]) -> Iterator[str]:
             yield f"{name}: {was}, now {is_}"
     for slide_id in _find_changed_slides(home, facts):
         yield f"slide {slide_id}: other bytes"
-    tiles = facts["inputs"].get("home", {}).get("tiles")
-    known = {tiles, facts["outputs"].get(TILE_TABLE)}
-    if tiles and find_starts(home)["tiles"] not in known:
-        yield f"{TILE_TABLE}: other tiles or labels; they are taken as they are"
+    tiles, name = (
+        facts["inputs"].get("home", {}).get("tiles"),
+        name_output(home, tile_table_path(home)),
+    )
+    if tiles and find_starts(home)["tiles"] not in {tiles, facts["outputs"].get(name)}:
+        yield f"{name}: other tiles or labels; they are taken as they are"
     if "notebook_sha256" in facts and _find_same_notebook(facts) is None:
         yield f"{facts['notebook']}: the notebook was changed since; the copy of the run is used"
 
@@ -153,8 +156,7 @@ def _find_changed_slides(home: Home, facts: Mapping[str, Any]) -> Iterator[str]:
             bad.add(slide_id)
     files = home.catalog.slide_files(then).to_dict("records")
     for file in tqdm(files, desc="slides", unit="file", disable=not files):
-        path = home.slides / file["name"]
-        if not path.is_file() or hash_file(path) != file["sha256"]:
+        if find_damage(file, home):
             bad.add(file["slide_id"])
     yield from sorted(bad)
 
@@ -238,8 +240,7 @@ def _repeat(fresh: Home, folder: Path, facts: Mapping[str, Any]) -> dict[str, st
         run_folder = run_cohort(fresh, list(facts["inputs"]["slides"]), spec=spec).folder
     else:
         notebook = _find_same_notebook(facts) or folder / facts["notebook"]
-        given = facts["parameters"]
-        run_folder = run_notebook(notebook, fresh, parameters=given).folder
+        run_folder = run_notebook(notebook, fresh, parameters=facts["parameters"]).folder
     outputs: dict[str, str] = json.loads((run_folder / "run.json").read_text("utf-8"))["outputs"]
     return outputs
 

@@ -1,6 +1,6 @@
 """Hashes stored slides again: bits rot, disks lie, people edit files."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -38,7 +38,7 @@ def verify_slides(
     whole, damaged = [], []
     with tqdm(total=int(due.n_bytes.sum()), desc="verify", unit="B", unit_scale=True) as bar:
         for row in due.to_dict("records"):
-            damage = _find_damage(row, home)
+            damage = find_damage(row, home)
             home.catalog.note_verified(row["slide_id"], row["name"], damage=damage)
             if damage:
                 damaged.append({"slide_id": row["slide_id"], "step": "verify", "error": damage})
@@ -51,7 +51,8 @@ def verify_slides(
     )
 
 
-def _find_damage(row: dict[Any, Any], home: Home) -> str | None:
+def find_damage(row: Mapping[Any, Any], home: Home) -> str | None:
+    """Return what is wrong with a stored file, a row of `Catalog.slide_files`; None = nothing."""
     way_out = "bring it back from a copy, or scan the slide again"
     try:
         found = hash_file(home.slides / row["name"])

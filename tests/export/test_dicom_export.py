@@ -23,7 +23,7 @@ from dicom_tools import (
     put_result,
     write_source,
 )
-from dicoms import BARCODE, NAME, item
+from dicoms import BARCODE, FAMILY, NAME, UMLAUT, item, plant
 from pydicom import DataElement, Dataset, dcmread, dcmwrite
 from turbojpeg_there import needs_turbojpeg
 
@@ -335,18 +335,10 @@ def test_what_is_not_there_is_said(home, tmp_path):
 
 
 # ------------------------------------------------------------------------------- who it shows
-FAMILY, UMLAUT = NAME.split("^")[0], "Müllermann"
-TEXTS = {"LO", "SH", "PN", "ST", "LT", "UT", "UC", "AE", "UR"}
 
 
-def plant(dataset: Dataset) -> None:
-    """Write the name into every text there is, at any depth, and where no reader looks."""
-    for element in dataset:
-        if element.VR == "SQ":
-            for each in element.value:
-                plant(each)
-        elif element.VR in TEXTS:
-            element.value = FAMILY[:16] if element.VR in ("SH", "AE") else f"{NAME} {BARCODE}"
+def hide(dataset: Dataset) -> None:
+    """Write the name where no reader looks."""
     dataset.add_new(0x00210010, "LO", FAMILY)
     dataset.add_new(0x00211001, "UT", f"{NAME} {BARCODE}")
     dataset.add_new(0x00211002, "OB", NAME.encode("utf-16-le"))
@@ -371,7 +363,7 @@ def plant_all(path: Path) -> None:
     specimen.SpecimenPreparationSequence = [
         item(SpecimenPreparationStepContentItemSequence=[item(TextValue=NAME)])
     ]
-    plant(dataset)
+    plant(dataset, also=hide)
     dataset.add(DataElement(0xFFFCFFFC, "OB", NAME.encode() + b"\0"))
     dataset.preamble = (NAME.encode() + b" " * 128)[:128]
     dcmwrite(path, dataset)

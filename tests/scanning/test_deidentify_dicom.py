@@ -8,7 +8,7 @@ import numpy as np
 import openslide
 import pytest
 from damage import tissue
-from dicoms import BARCODE, NAME, code, item, write_series
+from dicoms import BARCODE, FAMILY, NAME, UMLAUT, code, item, plant, write_series
 from pydicom import DataElement, Dataset, dcmread, dcmwrite
 from pydicom.uid import generate_uid
 
@@ -18,20 +18,7 @@ from histo_nb.scanning.dicom.deidentify import deidentify_series
 from histo_nb.scanning.dicom.series import check_instance, check_series, read_instance
 from histo_nb.scanning.intake import IntakeSpec, receive
 
-FAMILY = NAME.split("^")[0]
-UMLAUT = "Müllermann"
-TEXTS = {"LO", "SH", "PN", "ST", "LT", "UT", "UC", "AE", "UR"}
 CODECS = ["JPEG", "JPEG 2000", "explicit"]
-
-
-def plant(dataset: Dataset) -> None:
-    """Write the name into every text there is, at any depth."""
-    for element in dataset:
-        if element.VR == "SQ":
-            for each in element.value:
-                plant(each)
-        elif element.VR in TEXTS:
-            element.value = FAMILY[:16] if element.VR in ("SH", "AE") else f"{NAME} {BARCODE}"
 
 
 def plant_more(dataset: Dataset) -> None:

@@ -14,10 +14,9 @@ from highdicom.sr import CodedConcept
 from pydicom.sr.codedict import codes
 
 from histo_nb.annotations import Annotation
-from histo_nb.export.dicom.job import Job, category, class_concept, concept, say
+from histo_nb.export.dicom.job import REGION, Job, category, class_concept, concept, say
 
 UNITS = {"area_mm2": codes.UCUM.SquareMillimeter}
-REGION = ("area_mm2", "probability", "max_probability", "n_tiles")
 
 
 def make_annotations(job: Job) -> MicroscopyBulkSimpleAnnotations:

@@ -43,6 +43,9 @@ NAMES = {  # what is measured, by the name it has in results
 }
 
 
+REGION = ("area_mm2", "probability", "max_probability", "n_tiles")  # what a region is measured by
+
+
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """A result, its slide as DICOM, and what identifies the objects made of both."""

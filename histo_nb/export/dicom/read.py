@@ -19,8 +19,7 @@ from pydicom import Dataset
 
 from histo_nb.annotations import Annotation, Outline
 from histo_nb.errors import TableError
-from histo_nb.export.dicom.annotations import REGION
-from histo_nb.export.dicom.job import NAMES, concept
+from histo_nb.export.dicom.job import NAMES, REGION, concept
 from histo_nb.export.dicom.segmentation import Grid
 from histo_nb.inference.regions import Heatmap
 

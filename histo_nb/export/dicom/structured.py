@@ -13,7 +13,7 @@ from pydicom.uid import generate_uid
 
 from histo_nb import __version__
 from histo_nb.annotations import Annotation
-from histo_nb.export.dicom.job import PROGRAM, Job, category, class_concept, concept, say
+from histo_nb.export.dicom.job import PROGRAM, REGION, Job, category, class_concept, concept, say
 from histo_nb.export.templates import USE
 from histo_nb.export.words import say_time
 from histo_nb.inference.trust import reasons_for_doubt
@@ -122,10 +122,7 @@ def _region_group(
         finding_type=class_concept(region.label),
         finding_category=category(region.label, normal_class=job.result.normal_class),
         algorithm_id=_algorithm(job),
-        measurements=[
-            _measure(name, region.measurements[name])
-            for name in ("area_mm2", "probability", "max_probability", "n_tiles")
-        ],
+        measurements=[_measure(name, region.measurements[name]) for name in REGION],
     )
     n_holes = sum(len(part.interiors) for part in parts)
     if len(parts) > 1 or n_holes:

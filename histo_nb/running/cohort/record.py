@@ -23,7 +23,7 @@ from histo_nb.model.seal import is_passed, read_gate
 from histo_nb.running.cohort.inputs import find_cohort
 from histo_nb.running.cohort.runner import Cohort
 from histo_nb.running.cohort.spec import CohortSpec
-from histo_nb.running.outputs import hash_output
+from histo_nb.running.outputs import hash_output, name_output
 
 
 class UnfinishedError(HistoError):
@@ -157,7 +157,7 @@ def _outputs(cohort: Cohort, slides: pd.DataFrame) -> dict[str, str]:
     done = sorted(slides.slide_id[slides.state == "done"])
     folders = [result_folder(home, name, model_id) for name in done]
     return {
-        folder.relative_to(home.root).as_posix(): hash_output(folder)
+        name_output(home, folder): hash_output(folder)
         for folder in folders
         if folder.is_dir()  # nobody has deleted it meanwhile
     }

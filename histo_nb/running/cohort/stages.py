@@ -15,7 +15,7 @@ from PIL import Image
 
 from histo_nb.errors import BusyError, HistoError, SlideError
 from histo_nb.export.report import collect_report, render_report
-from histo_nb.files import hash_content, hash_file, write_json, writing_folder
+from histo_nb.files import hash_content, hash_file, hash_folder, write_json, writing_folder
 from histo_nb.home import Home
 from histo_nb.inference.cutting import Cut, make_cut, mask_facts
 from histo_nb.inference.pipeline import Analyser
@@ -120,7 +120,7 @@ class SlideStages:
             "mask": lambda: hash_file(self.mask_path),
             "tile": self._hash_tiles,
             "analyse": self._find_result,
-            "report": lambda: _hash_folder(self.report_folder),
+            "report": lambda: hash_folder(self.report_folder),
         }
         try:
             found = look[stage]()
@@ -212,7 +212,7 @@ class SlideStages:
                 picture = Image.fromarray(report.overview.rgb)
                 picture.thumbnail((OVERVIEW_PX, OVERVIEW_PX))
                 picture.save(folder / "overview.jpg", quality=85)
-        return _hash_folder(self.report_folder)
+        return hash_folder(self.report_folder)
 
 
 def _check(failures: pd.DataFrame) -> None:
@@ -224,7 +224,3 @@ def _check(failures: pd.DataFrame) -> None:
 def _comparable(provenance: dict[str, Any]) -> dict[str, Any]:
     """Return a provenance without what does not change an answer: the commit of the checkout."""
     return provenance | {"code": provenance["code"]["source_sha256"]}
-
-
-def _hash_folder(folder: Path) -> str:
-    return hash_content({path.name: hash_file(path) for path in folder.iterdir()})
